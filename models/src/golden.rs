@@ -1,0 +1,165 @@
+//! Golden runs: readings with the answers a version gave when it was made, kept beside it as `golden.json`.
+//!
+//! A run opens with `generated` seeded readings (enough to end a calibration; not written down) and goes on with written ones, at
+//! least [`MIN_READINGS`], each with its expected output. Loading folds the whole run and refuses a version that answers
+//! otherwise: weights, code or machine have changed what it says. [`record`] writes such a file.
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::{Mistake, check};
+use crate::{EndpointManifest, Feature, Output, Version};
+
+/// Fewest written readings in a run.
+pub const MIN_READINGS: usize = 12;
+
+/// Most generated readings in a run.
+pub const MAX_GENERATED: u32 = 200_000;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Golden {
+    /// Starts the generator of the opening readings.
+    seed: u64,
+    /// Opening readings, folded and not compared.
+    generated: u32,
+    /// Largest relative difference of any number.
+    tolerance: f32,
+    /// `null` is a missing value.
+    readings: Vec<Vec<Option<f32>>>,
+    /// One answer a written reading.
+    outputs: Vec<Vec<f32>>,
+}
+
+/// Folds the run in `text` and compares. A [`Mistake`] names the place, such as `outputs[3]`.
+pub fn verify(version: &Version, endpoint: &EndpointManifest, text: &str) -> Result<(), Mistake> {
+    let golden: Golden =
+        serde_json::from_str(text).map_err(|error| Mistake::new("json", error.to_string()))?;
+    golden.check(endpoint.features.len())?;
+    let (answers, _) = golden.fold(version, endpoint);
+    for (index, (got, expected)) in answers.iter().zip(&golden.outputs).enumerate() {
+        let close = |(a, b): (&f32, &f32)| {
+            (a - b).abs() <= golden.tolerance * a.abs().max(b.abs()).max(1e-3)
+        };
+        let agrees = got.len() == expected.len() && got.iter().zip(expected).all(close);
+        check(
+            agrees,
+            &format!("outputs[{index}]"),
+            &format!("expected {expected:?}, got {got:?}"),
+        )?;
+    }
+    Ok(())
+}
+
+/// The text of a `golden.json` for `version` as it answers now: `generated` seeded readings, then `readings` (NaN is missing).
+pub fn record(
+    version: &Version,
+    endpoint: &EndpointManifest,
+    seed: u64,
+    generated: u32,
+    readings: &[Vec<f32>],
+) -> String {
+    let missing = |value: &f32| value.is_finite().then_some(*value);
+    let readings = readings
+        .iter()
+        .map(|reading| reading.iter().map(missing).collect())
+        .collect();
+    let mut golden = Golden {
+        seed,
+        generated,
+        tolerance: 1e-4,
+        readings,
+        outputs: Vec::new(),
+    };
+    golden.outputs = golden.fold(version, endpoint).0;
+    serde_json::to_string(&golden).expect("plain numbers serialise") + "\n"
+}
+
+/// `count` plausible readings: a triangular spread around each feature's usual middle, the same on every machine.
+pub fn generate(features: &[Feature], seed: u64, count: u32) -> Vec<Vec<f32>> {
+    let mut random = seed | 1;
+    let mut uniform = move || {
+        // xorshift64*; 24 bits make an exact f32 in 0..1.
+        random ^= random >> 12;
+        random ^= random << 25;
+        random ^= random >> 27;
+        (random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40) as f32 / (1 << 24) as f32
+    };
+    let mut value = |feature: &Feature| {
+        let (low, high) = feature.range.unwrap_or((-1.0, 1.0));
+        (low + high) / 2.0 + (high - low) * 0.1 * (uniform() + uniform() - 1.0)
+    };
+    (0..count)
+        .map(|_| features.iter().map(&mut value).collect())
+        .collect()
+}
+
+impl Golden {
+    fn check(&self, features: usize) -> Result<(), Mistake> {
+        check(
+            self.generated <= MAX_GENERATED,
+            "generated",
+            &format!("is above {MAX_GENERATED}"),
+        )?;
+        check(
+            self.tolerance > 0.0 && self.tolerance <= 0.01,
+            "tolerance",
+            "is not in 0..0.01",
+        )?;
+        check(
+            self.readings.len() >= MIN_READINGS,
+            "readings",
+            &format!("at least {MIN_READINGS} are needed"),
+        )?;
+        check(
+            self.outputs.len() == self.readings.len(),
+            "outputs",
+            "one is needed for each of readings",
+        )?;
+        for (index, reading) in self.readings.iter().enumerate() {
+            let reason = format!("expected {features} values, got {}", reading.len());
+            check(
+                reading.len() == features,
+                &format!("readings[{index}]"),
+                &reason,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The answers to the written readings as plain numbers, and the state behind them.
+    fn fold(&self, version: &Version, endpoint: &EndpointManifest) -> (Vec<Vec<f32>>, Vec<f32>) {
+        let mut state = version.new_state();
+        for reading in generate(&endpoint.features, self.seed, self.generated) {
+            version.step(&mut state, &reading, 0.0);
+        }
+        let fold_one = |reading: &Vec<Option<f32>>| {
+            let values: Vec<_> = reading
+                .iter()
+                .map(|value| value.unwrap_or(f32::NAN))
+                .collect();
+            numbers(&version.step(&mut state, &values, 0.0))
+        };
+        (self.readings.iter().map(fold_one).collect(), state)
+    }
+}
+
+/// Every number of an output in its order; flags as 0 and 1.
+fn numbers(output: &Output) -> Vec<f32> {
+    match output {
+        Output::Calibrating { seen, needed } => vec![*seen as f32, *needed as f32],
+        Output::Anomaly {
+            score,
+            threshold,
+            anomaly,
+        } => vec![*score, *threshold, f32::from(*anomaly)],
+        Output::Classification { probabilities, .. } => probabilities.clone(),
+        Output::Regression { values, .. } => values.clone(),
+        Output::Forecast {
+            values, quantiles, ..
+        } => values
+            .iter()
+            .chain(quantiles.iter().flat_map(|(_, values)| values))
+            .copied()
+            .collect(),
+    }
+}

@@ -1,0 +1,1 @@
+//! The only arithmetic a step may use.
