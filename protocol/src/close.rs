@@ -78,11 +78,7 @@ impl CloseCode {
 ///
 /// Codes that Protocol v1 does not name (a cut without a close frame is 1006) are network weather: reconnect.
 pub fn should_reconnect(code: u16) -> bool {
-    match code {
-        1000 | 1003 | 1007 | 1008 | 1009 => false,
-        4500..=4999 => false,
-        _ => true,
-    }
+    !matches!(code, 1000 | 1003 | 1007 | 1008 | 1009 | 4500..=4999)
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@
 
 pub use bincode::{Decode, Encode};
 
-use crate::json;
 use crate::live::{LiveMessage, LiveRequest};
-use crate::message::{DeviceMessage, Output, Reading, ServerMessage, Values};
-use crate::{MAX_BATCH, MAX_FRAME_BYTES, MAX_NUMBER, MAX_VALUES};
+use crate::message::{DeviceMessage, Output, ServerMessage};
+use crate::{MAX_FRAME_BYTES, MAX_NUMBER, check, json};
 
 /// First byte of every binary message.
 pub const VERSION_BYTE: u8 = 1;
+/// Tag of [`DeviceMessage::Reading`].
+const READING_TAG: u32 = 0;
 /// Most memory that decoding one message may ask for, bytes.
 pub const MAX_DECODED_BYTES: usize = 1024 * 1024;
 
@@ -95,8 +96,24 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    fn malformed(reason: impl std::fmt::Display) -> Self {
-        Self::Malformed { reason: reason.to_string(), epoch: None, seq: None }
+    pub(crate) fn malformed(reason: impl std::fmt::Display) -> Self {
+        Self::Malformed {
+            reason: reason.to_string(),
+            epoch: None,
+            seq: None,
+        }
+    }
+
+    /// Says which reading it is about. A number beyond the limit names none, and without its epoch a seq would name
+    /// the wrong reading.
+    pub(crate) fn about(self, epoch: Option<u64>, seq: Option<u64>) -> Self {
+        let usable = |number: Option<u64>| number.is_none_or(|number| number <= MAX_NUMBER);
+        match self {
+            Self::Malformed { reason, .. } if usable(epoch) && usable(seq) => {
+                Self::Malformed { reason, epoch, seq }
+            }
+            other => other,
+        }
     }
 }
 
@@ -127,10 +144,12 @@ impl Wire for DeviceMessage {
     fn decode(codec: Codec, frame: &[u8]) -> Result<Self, DecodeError> {
         check_size(frame)?;
         let message = match codec {
-            Codec::Json => json::read_device_message(frame).map_err(|error| json_error(&error, frame))?,
-            Codec::Bincode => decode_binary(frame)?,
+            Codec::Json => {
+                json::read_device_message(frame).map_err(|error| json_refusal(&error, frame))?
+            }
+            Codec::Bincode => decode_binary(frame).map_err(|error| binary_refusal(error, frame))?,
         };
-        check_counts(&message)?;
+        check::device_message(&message)?;
         Ok(message)
     }
 }
@@ -143,6 +162,7 @@ macro_rules! plain_wire {
             }
 
             fn decode(codec: Codec, frame: &[u8]) -> Result<Self, DecodeError> {
+                check_size(frame)?;
                 match codec {
                     Codec::Json => serde_json::from_slice(frame).map_err(DecodeError::malformed),
                     Codec::Bincode => decode_binary(frame),
@@ -161,16 +181,19 @@ impl Wire for LiveRequest {
 
     fn decode(codec: Codec, frame: &[u8]) -> Result<Self, DecodeError> {
         check_size(frame)?;
-        match codec {
-            Codec::Json => serde_json::from_slice(frame).map_err(DecodeError::malformed),
-            Codec::Bincode => decode_binary(frame),
-        }
+        let request = match codec {
+            Codec::Json => serde_json::from_slice(frame).map_err(DecodeError::malformed)?,
+            Codec::Bincode => decode_binary(frame)?,
+        };
+        check::live_request(&request)?;
+        Ok(request)
     }
 }
 
 /// Writes an output as it is stored: bincode without a version byte.
 pub fn encode_output(output: &Output, out: &mut Vec<u8>) {
-    bincode::encode_into_std_write(output, out, bincode::config::standard()).expect("a Vec takes every write");
+    bincode::encode_into_std_write(output, out, bincode::config::standard())
+        .expect("a Vec takes every write");
 }
 
 /// Reads a stored output.
@@ -183,10 +206,12 @@ pub fn decode_output(bytes: &[u8]) -> Result<Output, DecodeError> {
 
 fn encode_with<M: Encode + serde::Serialize>(message: &M, codec: Codec, out: &mut Vec<u8>) {
     match codec {
-        Codec::Json => serde_json::to_writer(out, message).expect("wire types have string keys and a Vec takes every write"),
+        Codec::Json => serde_json::to_writer(out, message)
+            .expect("wire types have string keys and a Vec takes every write"),
         Codec::Bincode => {
             out.push(VERSION_BYTE);
-            bincode::encode_into_std_write(message, out, bincode::config::standard()).expect("a Vec takes every write");
+            bincode::encode_into_std_write(message, out, bincode::config::standard())
+                .expect("a Vec takes every write");
         }
     }
 }
@@ -208,53 +233,55 @@ fn decode_binary<M: Decode<()>>(frame: &[u8]) -> Result<M, DecodeError> {
 
 fn decode_layout<M: Decode<()>>(body: &[u8]) -> Result<M, DecodeError> {
     let config = bincode::config::standard().with_limit::<MAX_DECODED_BYTES>();
-    let (message, read) = bincode::decode_from_slice(body, config).map_err(DecodeError::malformed)?;
+    let (message, read) =
+        bincode::decode_from_slice(body, config).map_err(|error| layout_error(&error))?;
     if read != body.len() {
-        return Err(DecodeError::malformed(format_args!("{} bytes after the message", body.len() - read)));
+        return Err(DecodeError::malformed(format_args!(
+            "bytes after the message: {}",
+            body.len() - read
+        )));
     }
     Ok(message)
 }
 
-fn json_error(error: &serde_json::Error, frame: &[u8]) -> DecodeError {
+/// The crate's own error texts are its Debug form; a peer gets words.
+fn layout_error(error: &bincode::error::DecodeError) -> DecodeError {
+    use bincode::error::DecodeError as Layout;
+    match error {
+        Layout::UnexpectedEnd { .. } => DecodeError::malformed("the frame ends inside the message"),
+        Layout::LimitExceeded | Layout::OutsideUsizeRange(_) => DecodeError::malformed(
+            format_args!("a length asks for more than {MAX_DECODED_BYTES} bytes"),
+        ),
+        Layout::UnexpectedVariant {
+            type_name, found, ..
+        } => DecodeError::malformed(format_args!("unknown tag {found} of {}", short(type_name))),
+        Layout::Utf8 { .. } => DecodeError::malformed("a string is not utf-8"),
+        Layout::InvalidBooleanValue(byte) => {
+            DecodeError::malformed(format_args!("boolean byte {byte}: expected 0 or 1"))
+        }
+        Layout::InvalidIntegerType { expected, found } => DecodeError::malformed(format_args!(
+            "an integer of {found:?} where {expected:?} is expected"
+        )),
+        other => DecodeError::malformed(other),
+    }
+}
+
+/// A type's name without its path.
+fn short(type_name: &str) -> &str {
+    type_name.rsplit("::").next().unwrap_or(type_name)
+}
+
+fn json_refusal(error: &serde_json::Error, frame: &[u8]) -> DecodeError {
     let (epoch, seq) = json::salvage_numbers(frame);
-    DecodeError::Malformed { reason: error.to_string(), epoch, seq }
+    DecodeError::malformed(error).about(epoch, seq)
 }
 
-fn check_counts(message: &DeviceMessage) -> Result<(), DecodeError> {
-    match message {
-        DeviceMessage::Reading(reading) => check_reading(reading),
-        DeviceMessage::Batch(readings) if readings.len() > MAX_BATCH => {
-            Err(DecodeError::malformed(format_args!("more than {MAX_BATCH} readings in a batch")))
-        }
-        DeviceMessage::Batch(readings) => readings.iter().try_for_each(check_reading),
-        DeviceMessage::Feedback(feedback) => check_number("seq", Some(feedback.seq)),
-        DeviceMessage::Reset => Ok(()),
-    }
-}
-
-fn check_reading(reading: &Reading) -> Result<(), DecodeError> {
-    check_number("seq", reading.seq)?;
-    check_number("epoch", reading.epoch)?;
-    if reading.values.len() > MAX_VALUES {
-        return Err(DecodeError::Malformed {
-            reason: format!("more than {MAX_VALUES} values"),
-            epoch: reading.epoch,
-            seq: reading.seq,
-        });
-    }
-    if let Values::Named(values) = &reading.values
-        && let Some((name, _)) = values.iter().find(|(name, _)| name.len() > crate::id::MAX_DEVICE_BYTES)
-    {
-        return Err(DecodeError::malformed(format_args!("feature name of {} bytes", name.len())));
-    }
-    Ok(())
-}
-
-fn check_number(name: &str, number: Option<u64>) -> Result<(), DecodeError> {
-    match number {
-        Some(number) if number > MAX_NUMBER => {
-            Err(DecodeError::malformed(format_args!("{name} {number}: at most 2^53-1 is allowed")))
-        }
-        _ => Ok(()),
+/// A reading's epoch and seq come first, so that they can be read where what follows cannot.
+fn binary_refusal(error: DecodeError, frame: &[u8]) -> DecodeError {
+    let config = bincode::config::standard();
+    let body = frame.get(1..).unwrap_or_default();
+    match bincode::decode_from_slice::<(u32, Option<u64>, Option<u64>), _>(body, config) {
+        Ok(((READING_TAG, epoch, seq), _)) => error.about(epoch, seq),
+        _ => error,
     }
 }

@@ -138,7 +138,10 @@ mod tests {
     #[test]
     fn names_of_the_api_are_no_endpoints() {
         for word in RESERVED_NAMES {
-            assert_eq!(EndpointName::new(word), Err(IdError::Reserved((*word).to_owned())));
+            assert_eq!(
+                EndpointName::new(word),
+                Err(IdError::Reserved((*word).to_owned()))
+            );
         }
         assert!(EndpointName::new("pump-health").is_ok());
     }

@@ -8,7 +8,7 @@ use crate::message::{Output, ServerError};
 use serde::{Deserialize, Serialize};
 
 /// What a subscriber says.
-#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum LiveRequest {
     /// Listen to a topic.
@@ -21,20 +21,19 @@ pub enum LiveRequest {
 }
 
 /// A wish to listen.
-#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
 pub struct Subscribe {
     /// The subscriber's own number for it.
     pub id: u64,
     /// `predictions/{endpoint}/{device}`, `devices/{device}`, `alerts/{endpoint}/{device}` or `system`; `*` matches one level.
     pub topic: String,
     /// Go on after this position.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Position>,
     /// What happens when the subscriber is slower than the events.
-    #[serde(default)]
     pub policy: Policy,
     /// At most so many events a second a topic; `None` is no limit. Only with `latest`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_hz: Option<f32>,
 }
 
@@ -63,6 +62,10 @@ pub enum Policy {
 /// What the server says to a subscriber.
 #[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are events; a box would cost each an allocation"
+)]
 pub enum LiveMessage {
     /// The subscription stands.
     Subscribed {

@@ -1,10 +1,11 @@
 //! What a device and the server say on a stream.
 //!
 //! Owns the wire enums of `/v1/stream` and of the MQTT topics. They derive bincode's own Encode and Decode; their
-//! JSON form is written in `json.rs`. The order of variants and fields is the wire layout: append, never reorder.
+//! JSON form is written in `json/`. The order of variants and fields is the wire layout: variants are only appended,
+//! and the fields of a variant never change.
 
-use crate::codec::{Decode, Encode};
 use crate::MISSING_BITS;
+use crate::codec::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// One vector of feature values as a device sends it.
@@ -27,7 +28,7 @@ pub struct Reading {
 pub enum Values {
     /// In the order of the endpoint's features. A missing value is [`crate::MISSING`].
     Ordered(Vec<f32>),
-    /// By feature name, in any order; a feature left out is missing.
+    /// By feature name, each once, in any order; a feature left out is missing.
     Named(Vec<(String, f32)>),
 }
 
@@ -71,27 +72,27 @@ pub enum DeviceMessage {
 }
 
 /// Ground truth for a reading of this stream.
-#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
 pub struct Feedback {
     /// The reading's epoch; `None` is the connection's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
     /// The reading's number.
     pub seq: u64,
     /// What was true.
     pub label: Label,
     /// The device's own mark, echoed once the feedback is committed.
-    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<u64>,
 }
 
 /// A ground truth: a class or a number.
-#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize)]
 #[serde(untagged)]
 pub enum Label {
     /// A class by its name, at most 128 bytes.
     Text(String),
-    /// A measured value.
+    /// A measured value, finite.
     Number(f32),
 }
 

@@ -52,8 +52,14 @@ mod tests {
     #[test]
     fn a_readings_topic_names_its_stream() {
         let (endpoint, device) = parse_readings("tidegate/pump-health/rig-1/readings").unwrap();
-        assert_eq!((endpoint.as_str(), device.as_str()), ("pump-health", "rig-1"));
-        assert_eq!(readings("pump-health", "rig-1"), "tidegate/pump-health/rig-1/readings");
+        assert_eq!(
+            (endpoint.as_str(), device.as_str()),
+            ("pump-health", "rig-1")
+        );
+        assert_eq!(
+            readings("pump-health", "rig-1"),
+            "tidegate/pump-health/rig-1/readings"
+        );
     }
 
     #[test]
