@@ -164,7 +164,7 @@ fn every_rust_file_opens_with_its_purpose() {
         .iter()
         .filter(|file| !file.text.starts_with("//! "))
         // A module's own tests say it in their names.
-        .filter(|file| !file.name.ends_with("/tests.rs"))
+        .filter(|file| !file.name.ends_with("tests.rs"))
         .map(|file| format!("{}: must open with `//! `", file.name))
         .collect();
     assert_none(&broken);

@@ -214,10 +214,8 @@ fn e2e() -> Result<Done> {
     shell::run(shell::cargo().args(["test", "--workspace", "--no-run"]))?;
     let mut npm = shell::npm();
     npm.args(["run", "e2e"])
-        .env("TIDEGATE_BIN", tidegate_binary()?);
-    if let Some(path) = chromium {
-        npm.env("TIDEGATE_CHROMIUM", path);
-    }
+        .env("TIDEGATE_BIN", tidegate_binary()?)
+        .env("CHROMIUM", chromium);
     shell::run(&mut npm)?;
     Ok(Done::Passed)
 }
@@ -249,7 +247,7 @@ fn deny() -> Result<Done> {
             "cargo-deny is not installed (cargo install --locked cargo-deny)",
         ));
     }
-    shell::run(shell::cargo().args(["deny", "--all-features", "check"]))?;
+    shell::run(shell::cargo().args(["deny", "check"]))?;
     Ok(Done::Passed)
 }
 

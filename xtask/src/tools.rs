@@ -42,10 +42,10 @@ pub fn need_mosquitto() -> Result<()> {
     Ok(())
 }
 
-/// A Chromium that Playwright can drive; `None` means the one which Playwright brought itself.
-pub fn need_chromium() -> Result<Option<PathBuf>> {
-    if let Some(path) = chromium() {
-        return Ok(Some(path));
+/// A Chromium that Playwright can drive: the one of the system, else Playwright's own.
+pub fn need_chromium() -> Result<PathBuf> {
+    if let Some(path) = chromium().or_else(playwrights_chromium) {
+        return Ok(path);
     }
     if is_ubuntu() {
         // Ubuntu's package is a stub that needs snapd; Playwright's own build does not.
@@ -53,12 +53,12 @@ pub fn need_chromium() -> Result<Option<PathBuf>> {
         npx.current_dir(shell::root().join("ui"));
         npx.args(["playwright", "install", "--with-deps", "chromium"]);
         shell::run(&mut npx).context("no chromium, and Playwright could not install its own")?;
-        return Ok(None);
+    } else {
+        // The sandbox and a font are only recommended by the package, and a page needs both.
+        apt_install(&["chromium", "chromium-sandbox", "fonts-liberation"])?;
     }
-    // The sandbox and a font are only recommended by the package, and a page needs both.
-    apt_install(&["chromium", "chromium-sandbox", "fonts-liberation"])?;
-    let path = chromium().context("chromium was installed but is not on the PATH")?;
-    Ok(Some(path))
+    let path = chromium().or_else(playwrights_chromium);
+    path.context("chromium was installed but cannot be started")
 }
 
 /// Node and npm, new enough to build the page.
@@ -80,17 +80,31 @@ pub fn has_cargo_deny() -> bool {
     shell::succeeds(shell::cargo().args(["deny", "--version"]))
 }
 
-/// `TIDEGATE_CHROMIUM` wins over what the PATH offers.
+/// The variable `CHROMIUM` wins over what the PATH offers.
 fn chromium() -> Option<PathBuf> {
-    let chosen = std::env::var_os("TIDEGATE_CHROMIUM").map(PathBuf::from);
-    // Ubuntu's stub is a script in /usr/bin which only works where snap does.
-    let usable = |path: &PathBuf| shell::succeeds(Command::new(path).arg("--version"));
+    let chosen = std::env::var_os("CHROMIUM").map(PathBuf::from);
     chosen.or_else(|| {
         CHROMIUMS
             .iter()
-            .find_map(|name| shell::find(name))
-            .filter(usable)
+            .filter_map(|name| shell::find(name))
+            .find(starts)
     })
+}
+
+/// What `npx playwright install` downloaded, if anything.
+fn playwrights_chromium() -> Option<PathBuf> {
+    let script = "process.stdout.write(require('@playwright/test').chromium.executablePath())";
+    let mut node = shell::command("node");
+    node.current_dir(shell::root().join("ui"))
+        .args(["-e", script]);
+    shell::output_of(&mut node)
+        .map(PathBuf::from)
+        .filter(starts)
+}
+
+/// Ubuntu's stub is a script in /usr/bin which only works where snap does: being there is not enough.
+fn starts(browser: &PathBuf) -> bool {
+    shell::succeeds(Command::new(browser).arg("--version"))
 }
 
 fn apt_install(packages: &[&str]) -> Result<()> {
