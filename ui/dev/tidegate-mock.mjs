@@ -116,7 +116,7 @@ function publish(topic, data, offset = nextId) {
     const last = sub.sentAt.get(topic) ?? 0;
     if (sub.max_hz && Date.now() - last < 1000 / sub.max_hz) continue;
     sub.sentAt.set(topic, Date.now());
-    sub.socket.send(JSON.stringify({ type: "event", id: sub.id, offset, topic, data }));
+    sub.socket.send(JSON.stringify({ type: "event", offset, topic, data }));
   }
 }
 
@@ -125,7 +125,7 @@ function recover(sub, from) {
   const wanted = all.filter((x) => matches(sub.topic, `predictions/pump-health/${x.device}`)).sort((a, b) => a.id - b.id);
   for (const x of wanted) {
     const topic = `predictions/pump-health/${x.device}`;
-    sub.socket.send(JSON.stringify({ type: "event", id: sub.id, offset: x.id, topic, data: x }));
+    sub.socket.send(JSON.stringify({ type: "event", offset: x.id, topic, data: x }));
   }
 }
 

@@ -16,6 +16,8 @@ export class Connection {
   rates = $state.raw<SystemRates | null>(null);
   /** What the browser says of the network; loopback works without one, so it is only a hint. */
   online = $state(navigator.onLine);
+  /** When the connection was last lost (ms); null while it never was. */
+  lostAt = $state<number | null>(null);
   readonly client: LiveClient;
 
   constructor() {
@@ -32,6 +34,7 @@ export class Connection {
   }
 
   #changed(status: LiveStatus): void {
+    if (this.status.state === "live" && status.state !== "live") this.lostAt = Date.now();
     this.status = status;
     if (status.state !== "live") this.rates = null;
   }

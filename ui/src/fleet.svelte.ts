@@ -49,9 +49,10 @@ export class Fleet {
     });
     client.subscribe({
       topic: "devices/*",
-      policy: "latest",
-      maxHz: 2,
+      // Not `latest`: the newest event of a device may be a gap, and would hide that it came or went.
+      policy: "drop_oldest",
       onEvent: (event) => this.#presence(event.data as DeviceEvent),
+      onDropped: () => void this.load(),
     });
     setInterval(() => this.publish(), PUBLISH_MS);
     void this.load();

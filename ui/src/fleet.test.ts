@@ -20,6 +20,10 @@ const sample = (more: Partial<Sample> = {}): Sample => ({
   id: 1, endpoint: "pump-health", device: "rig-1", epoch: 0, seq: 2, ts: NOW, received_at: NOW, values: [],
   output: { score: 1, threshold: 2, anomaly: false }, model: "mewma", version: "1.0.0", arm: null, latency_us: 3, ...more,
 });
+const known: DeviceInfo = {
+  endpoint: "pump-health", device: "rig-1", online: true, epoch: 0, last_seq: 1, last_ts: NOW, last_seen: NOW - 500,
+  samples: 2, model: "mewma", version: "1.0.0", output: null,
+};
 const names = (rows: Row[]) => rows.map((r) => r.device);
 
 describe("condition", () => {
@@ -52,13 +56,14 @@ describe("coming and going", () => {
     expect(rowOfSample(sample(), NOW, gone).online).toBe(true);
   });
 
+  it("stays offline when events missed during a cut are told again", () => {
+    const gone = rowOfInfo({ ...known, online: false, last_seen: NOW });
+    expect(rowOfSample(sample({ received_at: NOW - 20 }), NOW + 9_000, gone).online).toBe(false);
+  });
+
   it("does not let an older answer of the API undo what the socket brought", () => {
-    const info: DeviceInfo = {
-      endpoint: "pump-health", device: "rig-1", online: true, epoch: 0, last_seq: 1, last_ts: NOW, last_seen: NOW - 500,
-      samples: 2, model: "mewma", version: "1.0.0", output: null,
-    };
-    expect(rowOfInfo(info, row("rig-1", { lastSeq: 7 }))).toMatchObject({ lastSeq: 7 });
-    expect(rowOfInfo({ ...info, last_seen: NOW + 1, last_seq: 9 }, row("rig-1"))).toMatchObject({ lastSeq: 9, output: null });
+    expect(rowOfInfo(known, row("rig-1", { lastSeq: 7 }))).toMatchObject({ lastSeq: 7 });
+    expect(rowOfInfo({ ...known, last_seen: NOW + 1, last_seq: 9 }, row("rig-1"))).toMatchObject({ lastSeq: 9, output: null });
   });
 });
 

@@ -35,7 +35,9 @@ export const keyOf = (endpoint: string, device: string) => `${endpoint}/${device
 export function rowOfInfo(info: DeviceInfo, before?: Row): Row {
   const { endpoint, device, online, output } = info;
   const key = keyOf(endpoint, device);
-  const row: Row = { key, endpoint, device, online, output, changedAt: 0, anomalyAt: 0, lastSeen: info.last_seen, lastSeq: info.last_seq };
+  // Readings that were on the road when a device went away must not bring it back.
+  const changedAt = Math.max(before?.changedAt ?? 0, online ? 0 : info.last_seen);
+  const row: Row = { key, endpoint, device, online, output, changedAt, anomalyAt: 0, lastSeen: info.last_seen, lastSeq: info.last_seq };
   // The answer may be older than what the socket brought meanwhile.
   if (before === undefined || before.lastSeen <= info.last_seen) return { ...row, anomalyAt: before?.anomalyAt ?? 0 };
   return { ...before, online };

@@ -40,13 +40,18 @@ export interface Frame {
 /** A silence is longer than this many usual intervals. */
 const SILENCE_INTERVALS = 5;
 
+/** A window of a young stream is drawn stretched, but never less than this part of it. */
+const LEAST_PART = 1 / 8;
+
 /** The window that ends at `end` (ms); null before the first reading. */
 export function frameOf(series: Series, window: Window, end: number): Frame | null {
   const tier = series.tiers.get(window.id);
   if (tier === undefined || !Number.isFinite(end)) return null;
   const slots = slotsOf(tier, end - window.ms, end);
   const silence = silenceMs(tier, slots);
-  const frame = emptyFrame(series, (end - window.ms) / 1000, end / 1000);
+  const first = tier.at[slots[0] ?? 0]!;
+  const span = Math.min(window.ms, Math.max(end - first, window.ms * LEAST_PART));
+  const frame = emptyFrame(series, (end - span) / 1000, end / 1000);
   let before = NaN;
   for (const slot of slots) {
     const at = tier.at[slot]!;

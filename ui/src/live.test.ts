@@ -61,7 +61,7 @@ function listen(options: { recover?: boolean } = {}) {
 }
 
 const subscribed = (more: object = {}) => ({ type: "subscribed", id: 1, log: "L", offset: 10, recovered: true, ...more });
-const event = (offset: number) => ({ type: "event", id: 1, offset, topic: "t", data: {} });
+const event = (offset: number, topic = "predictions/pump-health/rig-1") => ({ type: "event", offset, topic, data: {} });
 
 beforeEach(() => {
   clock = new FakeClock();
@@ -105,6 +105,18 @@ describe("subscribing", () => {
     last().say({ type: "dropped", id: 1, count: 7 });
     expect(heard.events.map((e) => e.offset)).toEqual([11]);
     expect(heard.dropped).toBe(7);
+  });
+
+  it("hands an event to every subscription whose topic it matches, and to no other", () => {
+    const heard: string[] = [];
+    for (const topic of ["predictions/*/*", "predictions/pump-health/rig-1", "predictions/*", "system"]) {
+      client.subscribe({ topic, policy: "latest", onEvent: () => heard.push(topic) });
+    }
+    client.start();
+    last().onopen?.();
+    last().say(event(11));
+    last().say(event(12, "predictions/pump-health/rig-2"));
+    expect(heard).toEqual(["predictions/*/*", "predictions/pump-health/rig-1", "predictions/*/*"]);
   });
 
   it("ignores frames it cannot read", () => {
@@ -246,7 +258,7 @@ describe("silence", () => {
     const first = last();
     first.onopen?.();
     clock.advance(9000);
-    first.say({ type: "event", id: 9, topic: "system", data: {} });
+    first.say(event(1, "system"));
     clock.advance(9000);
     expect(status().state).toBe("live");
     clock.advance(1000);

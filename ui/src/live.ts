@@ -5,12 +5,13 @@
  * cut it comes back by itself (back-off with jitter) and asks for every subscription again from its
  * last offset; a subscription that could not be recovered whole hears `onLost` and must refetch.
  * A socket that says nothing for `silenceMs` counts as cut. Does not know HTTP, the page or what
- * an event means. Socket, clock and chance are handed in, so tests need neither network nor time.
+ * an event means; an event names no subscription, so it goes to every one whose topic it matches. Socket,
+ * clock and chance are handed in, so tests need neither network nor time.
  */
 
 import { waitMs } from "./backoff";
 import type { ClientMessage, LiveEvent, Policy, Position, ServerMessage, Subscribed } from "./wire";
-import { mayReconnect, readServerMessage } from "./wire";
+import { mayReconnect, readServerMessage, topicMatches } from "./wire";
 
 export type LiveStatus =
   | { state: "connecting" }
@@ -172,11 +173,11 @@ export class LiveClient {
       this.#askedMs = message.retry_after_ms ?? 0;
       return;
     }
+    if (message.type === "event") return this.#event(message);
     const subscription = this.#subscriptions.get(message.id);
     if (subscription === undefined) return;
     if (message.type === "subscribed") this.#subscribed(subscription, message);
-    else if (message.type === "dropped") subscription.interest.onDropped?.(message.count);
-    else this.#event(subscription, message);
+    else subscription.interest.onDropped?.(message.count);
   }
 
   #subscribed(subscription: Subscription, { log, offset, recovered }: Subscribed): void {
@@ -188,12 +189,15 @@ export class LiveClient {
     else subscription.interest.onReady?.();
   }
 
-  #event(subscription: Subscription, event: LiveEvent): void {
-    const { position, interest } = subscription;
-    if (position !== null && event.offset !== undefined && event.offset > position.offset) {
-      subscription.position = { log: position.log, offset: event.offset };
+  #event(event: LiveEvent): void {
+    for (const subscription of this.#subscriptions.values()) {
+      const { position, interest } = subscription;
+      if (!topicMatches(interest.topic, event.topic)) continue;
+      if (position !== null && event.offset !== undefined && event.offset > position.offset) {
+        subscription.position = { log: position.log, offset: event.offset };
+      }
+      interest.onEvent(event);
     }
-    interest.onEvent(event);
   }
 
   #closed(code: number, reason: string): void {

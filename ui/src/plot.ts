@@ -32,7 +32,7 @@ export function plotOptions(plot: PlotKind, width: number, height: number, hooks
   return {
     width,
     height,
-    padding: [8, 4, 0, 0],
+    padding: [8, 20, 0, 0],
     legend: { show: false },
     cursor: {
       sync: { key: SYNC, setSeries: false },
@@ -93,7 +93,7 @@ function timeLabel(seconds: number): string {
 }
 
 function valueAxis(): uPlot.Axis {
-  return { stroke: () => theme().text, font: theme().font, size: 52, gap: 6, space: 30, grid: grid(), ticks: { show: false } };
+  return { stroke: () => theme().text, font: theme().font, size: 52, gap: 6, space: 22, grid: grid(), ticks: { show: false } };
 }
 
 /** Multiples of the threshold; the axis is linear to 1 and logarithmic above. */

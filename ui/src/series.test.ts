@@ -94,6 +94,15 @@ describe("a frame", () => {
     expect([frame.ratio, frame.score, frame.threshold]).toEqual([[3], [6], [2]]);
   });
 
+  it("stretches over a young stream, down to an eighth, and never beyond its window", () => {
+    const span = (n: number) => {
+      const series = folded(everySecond(n));
+      const { from, to } = frameOf(series, twoMin, series.newestAt)!;
+      return Math.round(to - from);
+    };
+    expect([2, 61, 121, 500].map(span)).toEqual([15, 60, 120, 120]);
+  });
+
   it("is empty before the first reading", () => {
     const series = new Series(8);
     expect(frameOf(series, twoMin, series.newestAt)).toBeNull();

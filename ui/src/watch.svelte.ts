@@ -1,8 +1,8 @@
 /**
  * One watched device: history from the API, then live; folded into a bounded `Series`.
  *
- * Subscribes first and fetches after, so nothing falls between; the fold forgives the overlap. When the
- * server cannot recover the subscription, the history is fetched again. `stop` ends both.
+ * Subscribes first and fetches after, so nothing falls between; the fold forgives the overlap. After every cut
+ * the history is fetched again. `stop` ends both.
  */
 
 import { fetchSamples } from "./api";
@@ -29,7 +29,6 @@ export class Watch {
   #oldest = Infinity;
   #pages = 0;
   #ended = false;
-  #ready = false;
   #abort: AbortController | null = null;
   readonly #unsubscribe: () => void;
 
@@ -70,9 +69,9 @@ export class Watch {
   }
 
   #onReady(): void {
-    // The first answer may come after the first page was read: readings in between are in neither.
-    if (!this.#ready || this.error !== "") this.refill();
-    this.#ready = true;
+    // The first answer may come after the first page was read: readings in between are in neither. After a cut
+    // the position may be ahead of what this subscription brought: another one listens to the same topic.
+    this.refill();
   }
 
   #onDropped(count: number): void {

@@ -41,9 +41,9 @@ export interface Subscribed {
   recovered: boolean;
 }
 
+/** Its bytes are shared by all who listen, so it names its topic, not a subscription. */
 export interface LiveEvent {
   type: "event";
-  id: number;
   offset?: number;
   topic: string;
   data: unknown;
@@ -157,6 +157,13 @@ export function readServerMessage(frame: unknown): ServerMessage | null {
   } catch {
     return null;
   }
+}
+
+/** Whether a topic is one that a pattern asks for; `*` stands for one level. */
+export function topicMatches(pattern: string, topic: string): boolean {
+  if (!pattern.includes("*")) return pattern === topic;
+  const [wanted, given] = [pattern.split("/"), topic.split("/")];
+  return wanted.length === given.length && wanted.every((level, i) => level === "*" || level === given[i]);
 }
 
 /** Whether a close code invites the client back: see the table of close codes in `protocol/README.md`. */
