@@ -6,8 +6,10 @@
 //!
 //! A tour, in reading order: [`layout`] (what a state is made of), [`output`] (what a model answers), [`manifest`] (what is
 //! written beside an artifact), [`load`] (a folder becomes a [`Zoo`] of [`Version`]s, checked and hashed), [`golden`] (the
-//! recorded runs a version must reproduce), [`numerics`] (the only arithmetic a step may use), [`mewma`] (the first detector).
+//! recorded runs a version must reproduce), [`numerics`] (the only arithmetic a step may use), [`mewma`] (the first detector),
+//! [`autoencoder`] (the neural one), [`rig`] (the simulated rig it is trained on).
 
+pub mod autoencoder;
 pub mod golden;
 pub mod layout;
 pub mod load;
@@ -15,6 +17,7 @@ pub mod manifest;
 pub mod mewma;
 pub mod numerics;
 pub mod output;
+pub mod rig;
 pub mod version;
 
 pub use candle_core;

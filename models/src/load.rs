@@ -12,6 +12,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::autoencoder::Autoencoder;
 use crate::manifest::{Mistake, is_name, is_version};
 use crate::mewma::Mewma;
 use crate::{Architecture, EndpointManifest, Model, ModelManifest, Version, golden};
@@ -135,6 +136,8 @@ pub struct Parts<'a> {
     pub features: usize,
     /// The manifest; the architecture's own parameters are in it.
     pub manifest: &'a ModelManifest,
+    /// The path of the manifest, for [`LoadError::Manifest`].
+    pub file: String,
     /// `weights.safetensors`, where the folder has one.
     pub weights: Option<&'a [u8]>,
     /// The path of the weights, for [`LoadError::Weights`].
@@ -144,11 +147,17 @@ pub struct Parts<'a> {
 /// One arm an architecture.
 fn build(parts: &Parts<'_>) -> Result<Arc<dyn Model>, LoadError> {
     match &parts.manifest.architecture {
-        Architecture::Mewma(config) => Ok(Arc::new(Mewma::new(
+        Architecture::Mewma(config) => {
+            let chart = Mewma::new(config, parts.features, parts.manifest.calibration);
+            chart.map(|chart| Arc::new(chart) as Arc<dyn Model>).map_err(|mistake| at(&parts.file, mistake))
+        }
+        Architecture::Autoencoder(config) => Ok(Arc::new(Autoencoder::new(
             config,
             parts.features,
             parts.manifest.calibration,
-        ))),
+            parts.weights,
+            &parts.weights_file,
+        )?)),
     }
 }
 

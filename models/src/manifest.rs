@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::mewma;
+use crate::{autoencoder, mewma};
 
 /// Words of the API that no endpoint may be called.
 pub const RESERVED_NAMES: [&str; 8] = [
@@ -139,6 +139,8 @@ pub struct Training {
 pub enum Architecture {
     /// [`mewma`]: a self-calibrating control chart.
     Mewma(mewma::Config),
+    /// [`autoencoder`]: a neural network over a short window.
+    Autoencoder(autoencoder::Config),
 }
 
 impl Architecture {
@@ -146,6 +148,7 @@ impl Architecture {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Mewma(_) => "mewma",
+            Self::Autoencoder(_) => "autoencoder",
         }
     }
 
@@ -153,6 +156,7 @@ impl Architecture {
     fn parse(kind: &str, parameters: toml::Table) -> Result<Self, Mistake> {
         match kind {
             "mewma" => parameters_of(parameters, mewma::Config::check).map(Self::Mewma),
+            "autoencoder" => parameters_of(parameters, autoencoder::Config::check).map(Self::Autoencoder),
             other => Err(Mistake::new(
                 "architecture.kind",
                 format!("\"{other}\" is not an architecture of this build"),

@@ -1,0 +1,175 @@
+//! The autoencoder's fused row: one window in, eight mean residuals out, in fixed order and without allocation.
+//!
+//! Weights lie input-major, so a layer is `out += x[i] * row[i]`: vectorised across outputs, never along a sum, each
+//! term one fused multiply-add. The same inlined code is compiled with AVX2 + FMA and portably and gives the same bits.
+//! Only the mean residual over the window is scored, so the last layer is folded to its mean over the window at load:
+//! the reconstruction costs 8 outputs instead of `window * 8`.
+
+use super::network::Weights;
+use super::{FEATURES, MAX_BOTTLENECK, MAX_HIDDEN};
+
+/// The weights as the row step wants them. Layers are `[inputs][outputs]`, flat.
+#[derive(Debug, Clone)]
+pub(super) struct Kernel {
+    layers: [Dense; 4],
+}
+
+#[derive(Debug, Clone)]
+struct Dense {
+    outputs: usize,
+    rows: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Kernel {
+    pub(super) fn new(weights: &Weights) -> Self {
+        let [expand, squeeze, widen, last] = &weights.layers;
+        let hidden = expand.1.len();
+        let dense = |layer: &(Vec<f32>, Vec<f32>)| Dense::transposed(&layer.0, &layer.1);
+        Self {
+            layers: [
+                dense(expand),
+                dense(squeeze),
+                dense(widen),
+                Dense::transposed(
+                    &mean_over_window(&last.0, hidden),
+                    &mean_over_window(&last.1, 1),
+                ),
+            ],
+        }
+    }
+
+    /// What the network's reconstruction leaves of `window` (oldest reading first), averaged over the window per
+    /// feature.
+    pub(super) fn residual(&self, window: &[f32]) -> [f32; FEATURES] {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
+            // SAFETY: the two features were just detected on this machine.
+            return unsafe { self.residual_avx2(window) };
+        }
+        self.residual_any(window)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn residual_avx2(&self, window: &[f32]) -> [f32; FEATURES] {
+        self.residual_any(window)
+    }
+
+    #[inline(always)]
+    pub(super) fn residual_any(&self, window: &[f32]) -> [f32; FEATURES] {
+        let [expand, squeeze, widen, last] = &self.layers;
+        let mut hidden = [0.0; MAX_HIDDEN];
+        let mut code = [0.0; MAX_BOTTLENECK];
+        let mut rebuilt = [0.0; FEATURES];
+        let hidden = &mut hidden[..expand.outputs];
+        let code = &mut code[..squeeze.outputs];
+        expand.apply(window, hidden);
+        tanh_all(hidden);
+        squeeze.apply(hidden, code);
+        widen.apply(code, hidden);
+        tanh_all(hidden);
+        last.apply(hidden, &mut rebuilt);
+        let mean = mean_of(window);
+        std::array::from_fn(|j| mean[j] - rebuilt[j])
+    }
+}
+
+impl Dense {
+    /// From the `[outputs][inputs]` order of safetensors.
+    fn transposed(weight: &[f32], bias: &[f32]) -> Self {
+        let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
+        let rows = (0..inputs)
+            .flat_map(|i| (0..outputs).map(move |o| weight[o * inputs + i]))
+            .collect();
+        Self {
+            outputs,
+            rows,
+            bias: bias.to_vec(),
+        }
+    }
+
+    #[inline(always)]
+    fn apply(&self, x: &[f32], out: &mut [f32]) {
+        out.copy_from_slice(&self.bias);
+        for (x, row) in x.iter().zip(self.rows.chunks_exact(self.outputs)) {
+            for (o, w) in out.iter_mut().zip(row) {
+                *o = x.mul_add(*w, *o);
+            }
+        }
+    }
+}
+
+/// Each feature's mean over the window, summed oldest first.
+#[inline(always)]
+pub(super) fn mean_of(window: &[f32]) -> [f32; FEATURES] {
+    let mut sum = [0.0f32; FEATURES];
+    for reading in window.chunks_exact(FEATURES) {
+        for (s, z) in sum.iter_mut().zip(reading) {
+            *s += z;
+        }
+    }
+    let count = (window.len() / FEATURES) as f32;
+    sum.map(|s| s / count)
+}
+
+/// Rows `[window * 8][width]` to their mean over the window, `[8][width]`; f64 sums, once at load.
+fn mean_over_window(rows: &[f32], width: usize) -> Vec<f32> {
+    let window = rows.len() / (FEATURES * width);
+    let mean = |k: usize| {
+        let sum: f64 = (0..window)
+            .map(|t| f64::from(rows[t * FEATURES * width + k]))
+            .sum();
+        (sum / window as f64) as f32
+    };
+    (0..FEATURES * width).map(mean).collect()
+}
+
+#[inline(always)]
+fn tanh_all(values: &mut [f32]) {
+    for v in values {
+        *v = tanh(*v);
+    }
+}
+
+/// tanh by a rational function of degree 13 over 6, within 1e-6 of the true value; beyond +-7.9 it is +-1 in f32.
+/// Source: the minimax fit used by Eigen (`generic_fast_tanh_float`).
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    let x = x.clamp(-7.905_311, 7.905_311);
+    let s = x * x;
+    let mut top = -2.760_768_5e-16_f32;
+    for c in [
+        2.000_188e-13,
+        -8.604_672e-11,
+        5.122_297_1e-8,
+        1.485_722_4e-5,
+        6.372_619_3e-4,
+        4.893_524_6e-3,
+    ] {
+        top = top.mul_add(s, c);
+    }
+    let mut bottom = 1.198_258_4e-6_f32;
+    for c in [1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3] {
+        bottom = bottom.mul_add(s, c);
+    }
+    x * top / bottom
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tanh;
+
+    #[test]
+    fn tanh_is_close_to_the_true_one_everywhere() {
+        for i in -20_000..=20_000 {
+            let x = i as f32 * 1e-3;
+            assert!(
+                (f64::from(tanh(x)) - f64::from(x).tanh()).abs() < 1e-6,
+                "{x}"
+            );
+        }
+        assert!(tanh(f32::MAX) <= 1.0 + 1e-6 && tanh(f32::MIN) >= -1.0 - 1e-6);
+    }
+}
