@@ -7,6 +7,7 @@
 
 use super::network::Weights;
 use super::{FEATURES, MAX_BOTTLENECK, MAX_HIDDEN};
+use crate::numerics::tanh;
 
 /// The weights as the row step wants them. Layers are `[inputs][outputs]`, flat.
 #[derive(Debug, Clone)]
@@ -130,46 +131,5 @@ fn mean_over_window(rows: &[f32], width: usize) -> Vec<f32> {
 fn tanh_all(values: &mut [f32]) {
     for v in values {
         *v = tanh(*v);
-    }
-}
-
-/// tanh by a rational function of degree 13 over 6, within 1e-6 of the true value; beyond +-7.9 it is +-1 in f32.
-/// Source: the minimax fit used by Eigen (`generic_fast_tanh_float`).
-#[inline(always)]
-fn tanh(x: f32) -> f32 {
-    let x = x.clamp(-7.905_311, 7.905_311);
-    let s = x * x;
-    let mut top = -2.760_768_5e-16_f32;
-    for c in [
-        2.000_188e-13,
-        -8.604_672e-11,
-        5.122_297_1e-8,
-        1.485_722_4e-5,
-        6.372_619_3e-4,
-        4.893_524_6e-3,
-    ] {
-        top = top.mul_add(s, c);
-    }
-    let mut bottom = 1.198_258_4e-6_f32;
-    for c in [1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3] {
-        bottom = bottom.mul_add(s, c);
-    }
-    x * top / bottom
-}
-
-#[cfg(test)]
-mod tests {
-    use super::tanh;
-
-    #[test]
-    fn tanh_is_close_to_the_true_one_everywhere() {
-        for i in -20_000..=20_000 {
-            let x = i as f32 * 1e-3;
-            assert!(
-                (f64::from(tanh(x)) - f64::from(x).tanh()).abs() < 1e-6,
-                "{x}"
-            );
-        }
-        assert!(tanh(f32::MAX) <= 1.0 + 1e-6 && tanh(f32::MIN) >= -1.0 - 1e-6);
     }
 }
