@@ -1,0 +1,243 @@
+//! Wiring: opens the store, builds the road, binds the port, starts the tasks, and takes it all down again in order.
+//!
+//! The only file that knows everyone. Start: lock, database, models, port; each failure says in one line what to do. Stop: not ready,
+//! stop accepting, finish what was taken, commit, ack, close 4001, close the database; within the drain deadline.
+
+use crate::config::Config;
+use crate::http::{self, Site};
+use crate::inference::{Engine, load_zoo};
+use crate::ingest::mqtt::{self, MqttStatus};
+use crate::pipeline::{Pipeline, Recorder, sweep};
+use crate::push::Hub;
+use crate::store::lock::{self, DirLock};
+use crate::store::sqlite::SqliteStore;
+use crate::store::writer::writer;
+use crate::store::{Store, StoreError};
+use crate::stream::now_ms;
+use crate::telemetry::{self, Rates};
+use axum::serve::ListenerExt;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tidegate_models::LoadError;
+use tidegate_protocol::live::SystemEvent;
+use tidegate_protocol::{EndpointName, IdError};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Between two sweeps of idle sessions.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Files that a process needs beside its sockets.
+const OTHER_FILES: u64 = 64;
+
+/// Why the server does not start; one line for people.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data dir or the database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A model folder.
+    #[error("models: {0}")]
+    Models(#[from] LoadError),
+    /// An endpoint's name.
+    #[error("models: {0}")]
+    Name(#[from] IdError),
+    /// The port.
+    #[error("listen {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// The metrics recorder.
+    #[error("metrics: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+/// A running server.
+pub struct Running {
+    addr: SocketAddr,
+    site: Arc<Site>,
+    serving: JoinHandle<()>,
+    writing: JoinHandle<()>,
+    flush: CancellationToken,
+    drain: Duration,
+    _lock: DirLock,
+}
+
+/// Starts a server; it accepts connections when this returns.
+///
+/// # Errors
+/// See [`StartError`]; nothing keeps running then.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let started = Instant::now();
+    let metrics = telemetry::metrics_handle()?;
+    let zoo = load_zoo(config.models_dir.as_deref())?;
+    let lock = lock::take(&config.data_dir)?;
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
+    let addr = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data_dir, config.store.synchronous_full).await?);
+    let engine = register(&zoo, store.as_ref()).await?;
+    report_costs(&engine, config.sessions.inline_below_us);
+
+    let (high_sample, high_stream) = store.high_ids().await?;
+    let (hub, feed) = Hub::new(Arc::clone(&store), high_sample, config.live.backlog, config.live.max_recover);
+    let rates = Arc::new(Rates::default());
+    let (handle, writer) = writer(Arc::clone(&store), config.store, high_sample, Recorder::new(Arc::clone(&hub), Arc::clone(&rates)));
+    let flush = CancellationToken::new();
+    let writing = tokio::spawn(writer.run(flush.clone()));
+    let tracker = TaskTracker::new();
+    let stop = CancellationToken::new();
+    let pipeline = Arc::new(Pipeline::new(engine, store, Arc::clone(&hub), handle, rates, config.clone(), high_stream));
+    let mqtt = config.mqtt.clone().map(|broker| {
+        let status = Arc::new(MqttStatus::default());
+        mqtt::open(broker, Arc::clone(&pipeline), Arc::clone(&status), &tracker, stop.clone());
+        status
+    });
+    let site = Arc::new(Site {
+        pipeline,
+        sockets: Arc::new(Semaphore::new(config.connections.max)),
+        tracker,
+        stop,
+        ready: AtomicBool::new(true),
+        metrics,
+        mqtt,
+    });
+    // Ends with its feed's sender, which the pipeline holds.
+    tokio::spawn(hub.run(feed));
+    site.tracker.spawn(tick(Arc::clone(&site)));
+    let serving = tokio::spawn(accept(listener, Arc::clone(&site)));
+    tracing::info!(%addr, took_ms = started.elapsed().as_millis() as u64, "ready");
+    Ok(Running { addr, site, serving, writing, flush, drain: config.connections.drain, _lock: lock })
+}
+
+/// Makes endpoints and versions known to the store and the engine.
+async fn register(zoo: &tidegate_models::Zoo, store: &dyn Store) -> Result<Engine, StartError> {
+    let mut engine = Engine::default();
+    for (name, endpoint) in &zoo.endpoints {
+        let name = EndpointName::new(name)?;
+        store.register_endpoint(&name, endpoint.manifest.revision, &format!("{:?}", endpoint.manifest)).await?;
+        let mut ids = HashMap::new();
+        for (id, version) in &endpoint.versions {
+            let row = store.register_version(&name, version.name(), version.version(), &version.hash).await?;
+            ids.insert(id.clone(), row);
+        }
+        engine.add(name, endpoint, &ids);
+    }
+    Ok(engine)
+}
+
+fn report_costs(engine: &Engine, inline_below_us: u32) {
+    for served in engine.endpoints().into_iter().flat_map(|endpoint| endpoint.versions.values()) {
+        let step_us = served.cost.as_secs_f64() * 1e6;
+        tracing::info!(endpoint = %served.reference.endpoint, version = %served.reference, step_us, "version loaded");
+        if step_us > f64::from(inline_below_us) {
+            tracing::warn!(version = %served.reference, step_us, inline_below_us, "a dear step: it runs where the reading is and delays its neighbours");
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, site: Arc<Site>) {
+    let stop = site.stop.clone();
+    let listener = listener.tap_io(|tcp| {
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY not set");
+        }
+    });
+    let served = axum::serve(listener, http::router(site)).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the listener ended");
+    }
+}
+
+/// Once a second: the server's rates for subscribers, who is gone, which sessions rest.
+async fn tick(site: Arc<Site>) {
+    let mut every_second = tokio::time::interval(Duration::from_secs(1));
+    let started = Instant::now();
+    let mut swept = Instant::now();
+    let rates = &site.pipeline.rates;
+    let mut before = rates.read();
+    loop {
+        tokio::select! {
+            _ = every_second.tick() => {}
+            () = site.stop.cancelled() => return,
+        }
+        let now = rates.read();
+        let rate = |index: usize| (now[index] - before[index]) as f32;
+        site.pipeline.hub.system(SystemEvent {
+            devices_online: site.pipeline.hub.devices_online(),
+            readings_per_s: rate(0),
+            predictions_per_s: rate(1),
+            acks_per_s: rate(2),
+            subscribers: site.pipeline.hub.subscribers(),
+            store_lag_ms: site.pipeline.writer().health().lag().as_secs_f32() * 1e3,
+            uptime_s: started.elapsed().as_secs(),
+        });
+        before = now;
+        notice_gone(&site);
+        if swept.elapsed() > SWEEP {
+            swept = Instant::now();
+            sweep(&site.pipeline);
+        }
+    }
+}
+
+/// Devices without a connection that were not seen for `offline_after_s`.
+fn notice_gone(site: &Site) {
+    let since = now_ms() - i64::from(site.pipeline.config().sessions.offline_after_s) * 1000;
+    for key in site.pipeline.hub.online() {
+        let session = site.pipeline.sessions.get(&key);
+        let there = session.is_some_and(|session| {
+            let session = session.lock();
+            session.holder.is_some() || session.last_seen > since
+        });
+        if !there {
+            site.pipeline.hub.device_offline(&key);
+        }
+    }
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where a browser looks.
+    pub fn url(&self) -> String {
+        let ip = if self.addr.ip().is_unspecified() { "127.0.0.1".into() } else { self.addr.ip().to_string() };
+        format!("http://{ip}:{}/", self.addr.port())
+    }
+
+    /// Stops in order; true when everything that was taken is committed and every peer was told.
+    pub async fn stop(self) -> bool {
+        tracing::info!("stopping");
+        self.site.ready.store(false, Ordering::Relaxed);
+        self.site.stop.cancel();
+        self.site.tracker.close();
+        let deadline = Instant::now() + self.drain + Duration::from_secs(3);
+        let told = tokio::time::timeout_at(deadline, self.site.tracker.wait()).await.is_ok();
+        self.flush.cancel();
+        let committed = tokio::time::timeout_at(deadline, self.writing).await.is_ok();
+        self.serving.abort();
+        self.site.pipeline.store.close().await;
+        if told && committed {
+            tracing::info!("stopped");
+        } else {
+            tracing::error!(told, committed, "stopped before everything was finished: devices send again what was not acked");
+        }
+        told && committed
+    }
+}
+
+/// Says so when fewer files may be open than connections are allowed.
+pub fn check_open_files(connections: usize) {
+    let Ok(limits) = std::fs::read_to_string("/proc/self/limits") else { return };
+    let line = limits.lines().find(|line| line.starts_with("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
+    if let Some(soft) = soft.filter(|soft| *soft < connections as u64 + OTHER_FILES) {
+        tracing::warn!(open_files = soft, connections, "fewer open files are allowed than connections: raise it with ulimit -n");
+    }
+}

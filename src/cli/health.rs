@@ -1,0 +1,108 @@
+//! `tidegate health`: is the server ready? For container health checks, where no other HTTP client is at hand.
+//!
+//! One GET of `/health/ready` over a plain socket within two seconds; says one line and answers with the exit code.
+
+use anyhow::{Context, bail};
+use clap::Args;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Longest wait for the answer.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Enough for the status line and the headers before it is judged.
+const MOST_BYTES: u64 = 4 * 1024;
+
+/// Ask a server whether it is ready; exits with 0 when it is.
+#[derive(Debug, Clone, Args)]
+pub struct HealthArgs {
+    /// The server.
+    #[arg(long, env = "TIDEGATE_URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// None: a server that cannot be asked is not ready, which is an answer.
+pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
+    let asked = tokio::time::timeout(DEADLINE, ask(&args.url)).await;
+    match asked.unwrap_or_else(|_| bail!("no answer within {} s", DEADLINE.as_secs())) {
+        Ok(()) => {
+            println!("{}: ready", args.url);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(reason) => {
+            println!("{}: not ready: {reason:#}", args.url);
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+async fn ask(url: &str) -> anyhow::Result<()> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("ws://"));
+    let authority = rest.context("expected http://host:port")?.trim_end_matches('/');
+    let mut socket = TcpStream::connect(authority).await.context("cannot connect")?;
+    let request = format!("GET /health/ready HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    socket.take(MOST_BYTES).read_to_end(&mut answer).await?;
+    judge(&answer)
+}
+
+/// Ready is status 200.
+fn judge(answer: &[u8]) -> anyhow::Result<()> {
+    let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split(' ');
+    let is_http = words.next().is_some_and(|word| word.starts_with("HTTP/1."));
+    match words.next() {
+        Some("200") if is_http => Ok(()),
+        Some(_) if is_http => bail!("{line}"),
+        _ => bail!("no HTTP answer"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// A server that answers one request.
+    async fn answer_with(answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let read = socket.read(&mut request).await.unwrap();
+            assert!(request[..read].starts_with(b"GET /health/ready HTTP/1.1\r\n"));
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        });
+        url
+    }
+
+    async fn code_of(url: String) -> ExitCode {
+        run(HealthArgs { url }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn ready_is_zero_and_anything_else_is_not() {
+        let ready = answer_with("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(code_of(ready).await, ExitCode::SUCCESS);
+        for answer in ["HTTP/1.1 503 Service Unavailable\r\n\r\n", "SSH-2.0\r\n", ""] {
+            let url = answer_with(answer).await;
+            assert_eq!(code_of(url).await, ExitCode::FAILURE, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_not_ready() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        assert_eq!(code_of(url).await, ExitCode::FAILURE);
+        assert_eq!(code_of("localhost".into()).await, ExitCode::FAILURE);
+    }
+}

@@ -1,0 +1,67 @@
+//! The commands of the `tidegate` binary.
+//!
+//! `serve` and `demo` start a server; `send` is a device; `health` asks a server how it is. Each command's flags are a struct in its file.
+
+pub mod demo;
+pub mod health;
+pub mod rigs;
+pub mod send;
+pub mod serve;
+pub mod table;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use std::process::ExitCode;
+
+/// Live model predictions on sensor streams.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(serve::ServeArgs),
+    /// Run a server with simulated pump rigs and say where to look.
+    Demo(demo::DemoArgs),
+    /// Stream a CSV file as a device would.
+    Send(send::SendArgs),
+    /// Ask a server whether it is ready.
+    Health(health::HealthArgs),
+    /// Print completions for a shell.
+    Completions {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: Shell,
+    },
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What keeps it from running, in one line.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Send(args) => send::run(args).await,
+            Command::Health(args) => health::run(args).await,
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut std::io::stdout());
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+/// Until ctrl-c or SIGTERM.
+pub(crate) async fn told_to_stop() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed,
+        _ = terminate.recv() => Ok(()),
+    }
+}

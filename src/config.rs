@@ -1,0 +1,509 @@
+//! Configuration: what was typed, and what code may rely on.
+//!
+//! Owns [`RawConfig`] (file, then `TIDEGATE_*` variables, then flags; unknown keys refused) and [`Config`] (checked,
+//! typed). One conversion reports every problem at once, before any socket opens. Every bound of the server stands here
+//! with its default. Does not read command lines; the flags arrive as an [`Overrides`].
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why the server does not start; each problem names its key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file or a variable cannot be read.
+    #[error("config: {0}")]
+    Read(String),
+    /// Values that cannot be used, one line each.
+    #[error("config: {}", .0.join("; "))]
+    Invalid(Vec<String>),
+}
+
+/// What was typed. Serialises to the commented defaults of `--print-config`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// Address for WebSocket, HTTP, page and metrics.
+    pub listen: String,
+    /// Folder of the database and its lock.
+    pub data_dir: PathBuf,
+    /// Folder of models; the built-in ones when left out.
+    pub models_dir: Option<PathBuf>,
+    /// Exact origins that pages may connect from, beside the server's own.
+    pub allowed_origins: Vec<String>,
+    /// Limits of connections.
+    pub connections: RawConnections,
+    /// Sessions in memory.
+    pub sessions: RawSessions,
+    /// The durable record.
+    pub store: RawStore,
+    /// Live subscribers.
+    pub live: RawLive,
+    /// The MQTT door.
+    pub mqtt: RawMqtt,
+}
+
+/// Limits of connections.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConnections {
+    /// Most WebSockets at once; one more is closed with 4504.
+    pub max: usize,
+    /// Seconds between pings.
+    pub ping_s: u32,
+    /// Seconds within which some frame must follow a ping, else 4012.
+    pub pong_s: u32,
+    /// Seconds that a reading may wait for room in the store's queue before 4013.
+    pub overload_close_s: u32,
+    /// Seconds that a stop may take.
+    pub drain_s: u32,
+}
+
+/// Sessions in memory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawSessions {
+    /// Most sessions in memory.
+    pub max: usize,
+    /// Seconds without a reading after which a session leaves memory.
+    pub idle_s: u32,
+    /// Readings between two snapshots of a stream.
+    pub snapshot_every: u32,
+    /// Skipped ranges remembered a stream.
+    pub max_gaps: usize,
+    /// Seconds without a reading after which an MQTT device counts as offline.
+    pub offline_after_s: u32,
+    /// Steps dearer than this (microseconds) are reported at start as candidates for a queue.
+    pub inline_below_us: u32,
+}
+
+/// The durable record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawStore {
+    /// Rows that may wait for the writer.
+    pub queue: usize,
+    /// Most rows in one commit.
+    pub max_batch: usize,
+    /// Longest time that rows gather before a commit, ms.
+    pub commit_interval_ms: u32,
+    /// `full` (an ack survives power loss) or `normal` (an ack survives a process kill).
+    pub synchronous: String,
+}
+
+/// Live subscribers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLive {
+    /// Subscriptions one connection may hold.
+    pub max_subscriptions: usize,
+    /// Events waiting for one subscriber before its policy speaks.
+    pub outbox: usize,
+    /// Most events replayed to one recovering subscription; beyond it starts from the latest.
+    pub max_recover: u32,
+    /// Commits that the hub may be behind before it reads them from the store.
+    pub backlog: usize,
+}
+
+/// The MQTT door.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawMqtt {
+    /// `mqtt://[user:password@]host[:port]`; no MQTT when left out.
+    pub url: Option<String>,
+    /// Name of this server at the broker; its sessions are kept under it.
+    pub node: String,
+    /// Publishes that may be unacknowledged at once.
+    pub receive_maximum: u16,
+    /// Answers that may wait for the broker before the oldest predictions go (counted).
+    pub outbox: usize,
+    /// Shared subscription group; only with a broker that hashes by topic.
+    pub share: Option<String>,
+    /// Whether the broker gives each topic of a shared group to one consumer.
+    pub share_hashes_by_topic: bool,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            data_dir: "data".into(),
+            models_dir: None,
+            allowed_origins: Vec::new(),
+            connections: RawConnections::default(),
+            sessions: RawSessions::default(),
+            store: RawStore::default(),
+            live: RawLive::default(),
+            mqtt: RawMqtt::default(),
+        }
+    }
+}
+
+impl Default for RawConnections {
+    fn default() -> Self {
+        Self { max: 20_000, ping_s: 25, pong_s: 8, overload_close_s: 10, drain_s: 10 }
+    }
+}
+
+impl Default for RawSessions {
+    fn default() -> Self {
+        Self {
+            max: 1_000_000,
+            idle_s: 600,
+            snapshot_every: 256,
+            max_gaps: 64,
+            offline_after_s: 30,
+            inline_below_us: 20,
+        }
+    }
+}
+
+impl Default for RawStore {
+    fn default() -> Self {
+        Self {
+            queue: 65_536,
+            max_batch: 4_096,
+            commit_interval_ms: 5,
+            synchronous: "full".into(),
+        }
+    }
+}
+
+impl Default for RawLive {
+    fn default() -> Self {
+        Self { max_subscriptions: 64, outbox: 1_024, max_recover: 10_000, backlog: 1_024 }
+    }
+}
+
+impl Default for RawMqtt {
+    fn default() -> Self {
+        Self {
+            url: None,
+            node: "tidegate".into(),
+            receive_maximum: 1_024,
+            outbox: 16_384,
+            share: None,
+            share_hashes_by_topic: false,
+        }
+    }
+}
+
+/// Flags of the command line that win over file and variables.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--models-dir`
+    pub models_dir: Option<PathBuf>,
+    /// `--mqtt-url`
+    pub mqtt_url: Option<String>,
+}
+
+/// What code may rely on.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address to bind.
+    pub listen: SocketAddr,
+    /// Folder of the database and its lock.
+    pub data_dir: PathBuf,
+    /// Folder of models; `None` is the built-in zoo.
+    pub models_dir: Option<PathBuf>,
+    /// Exact origins allowed beside the server's own.
+    pub allowed_origins: Vec<String>,
+    /// Limits of connections.
+    pub connections: Connections,
+    /// Sessions in memory.
+    pub sessions: RawSessions,
+    /// The durable record.
+    pub store: StoreConfig,
+    /// Live subscribers.
+    pub live: RawLive,
+    /// The MQTT door, when there is one.
+    pub mqtt: Option<MqttConfig>,
+}
+
+/// Limits of connections, typed.
+#[derive(Debug, Clone, Copy)]
+pub struct Connections {
+    /// Most WebSockets at once.
+    pub max: usize,
+    /// Between pings.
+    pub ping: Duration,
+    /// From a ping to some frame.
+    pub pong: Duration,
+    /// That a reading may wait for the store's queue.
+    pub overload_close: Duration,
+    /// That a stop may take.
+    pub drain: Duration,
+}
+
+/// The durable record, typed.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreConfig {
+    /// Rows that may wait for the writer.
+    pub queue: usize,
+    /// Most rows in one commit.
+    pub max_batch: usize,
+    /// Longest time that rows gather.
+    pub commit_interval: Duration,
+    /// Whether every commit is synced to the disk.
+    pub synchronous_full: bool,
+}
+
+/// The MQTT door, typed.
+#[derive(Clone)]
+pub struct MqttConfig {
+    /// Broker host.
+    pub host: String,
+    /// Broker port.
+    pub port: u16,
+    /// User and password.
+    pub credentials: Option<(String, String)>,
+    /// Name of this server at the broker.
+    pub node: String,
+    /// Publishes unacknowledged at once.
+    pub receive_maximum: u16,
+    /// Answers that may wait for the broker.
+    pub outbox: usize,
+    /// Shared subscription group.
+    pub share: Option<String>,
+}
+
+impl std::fmt::Debug for MqttConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "mqtt://{}:{} as {}", self.host, self.port, self.node)
+    }
+}
+
+impl RawConfig {
+    /// Reads the file (if any), then `TIDEGATE_*` variables (`TIDEGATE_STORE__QUEUE=1000`), then flags.
+    ///
+    /// # Errors
+    /// An unreadable file, an unknown key, a value of the wrong kind.
+    pub fn read(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(file) = file {
+            if !file.is_file() {
+                return Err(ConfigError::Read(format!("{}: no such file", file.display())));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        // Left out: variables that other parts of the project read.
+        let variables = Env::prefixed("TIDEGATE_").ignore(&["bin", "log", "skab_dir", "bless", "url"]).split("__");
+        let mut raw: Self =
+            figment.merge(variables).extract().map_err(|error| ConfigError::Read(error.to_string()))?;
+        overrides.apply(&mut raw);
+        Ok(raw)
+    }
+
+    /// The configuration as a commented file.
+    pub fn to_toml(&self) -> String {
+        let body = toml::to_string_pretty(self).expect("every field is a TOML value");
+        format!(
+            "# Tidegate's configuration. Every key may be left out; these are the values in force.\n\
+             # Variables win over the file (TIDEGATE_STORE__QUEUE=1000), flags over both.\n\
+             # models_dir: folder of models (built-in ones when left out); mqtt.url: mqtt://user:password@host:1883\n\n{body}"
+        )
+    }
+
+    /// Checks everything and reports every problem at once.
+    ///
+    /// # Errors
+    /// Each key that cannot be used, with the reason.
+    pub fn check(self) -> Result<Config, ConfigError> {
+        let mut problems = Vec::new();
+        let listen = self.listen.parse().ok();
+        if listen.is_none() {
+            problems.push(format!("listen {:?}: expected ADDRESS:PORT", self.listen));
+        }
+        check_bounds(&self, &mut problems);
+        let mqtt = check_mqtt(&self.mqtt, &mut problems);
+        match listen {
+            Some(listen) if problems.is_empty() => Ok(self.typed(listen, mqtt)),
+            _ => Err(ConfigError::Invalid(problems)),
+        }
+    }
+
+    fn typed(self, listen: SocketAddr, mqtt: Option<MqttConfig>) -> Config {
+        let seconds = |s: u32| Duration::from_secs(s.into());
+        Config {
+            listen,
+            data_dir: self.data_dir,
+            models_dir: self.models_dir,
+            allowed_origins: self.allowed_origins,
+            connections: Connections {
+                max: self.connections.max,
+                ping: seconds(self.connections.ping_s),
+                pong: seconds(self.connections.pong_s),
+                overload_close: seconds(self.connections.overload_close_s),
+                drain: seconds(self.connections.drain_s),
+            },
+            sessions: self.sessions,
+            store: StoreConfig {
+                queue: self.store.queue,
+                max_batch: self.store.max_batch,
+                commit_interval: Duration::from_millis(self.store.commit_interval_ms.into()),
+                synchronous_full: self.store.synchronous == "full",
+            },
+            live: self.live,
+            mqtt,
+        }
+    }
+}
+
+impl Overrides {
+    fn apply(self, raw: &mut RawConfig) {
+        if let Some(listen) = self.listen {
+            raw.listen = listen;
+        }
+        if let Some(data_dir) = self.data_dir {
+            raw.data_dir = data_dir;
+        }
+        if let Some(models_dir) = self.models_dir {
+            raw.models_dir = Some(models_dir);
+        }
+        if let Some(url) = self.mqtt_url {
+            raw.mqtt.url = Some(url);
+        }
+    }
+}
+
+fn check_bounds(raw: &RawConfig, problems: &mut Vec<String>) {
+    let mut within = |key: &str, value: u64, least: u64, most: u64| {
+        if !(least..=most).contains(&value) {
+            problems.push(format!("{key} {value}: expected {least} to {most}"));
+        }
+    };
+    within("connections.max", raw.connections.max as u64, 1, 1_000_000);
+    within("connections.ping_s", raw.connections.ping_s.into(), 1, 3_600);
+    within("connections.pong_s", raw.connections.pong_s.into(), 1, 3_600);
+    within("connections.overload_close_s", raw.connections.overload_close_s.into(), 1, 3_600);
+    within("connections.drain_s", raw.connections.drain_s.into(), 1, 3_600);
+    within("sessions.max", raw.sessions.max as u64, 1, 100_000_000);
+    within("sessions.idle_s", raw.sessions.idle_s.into(), 1, 31_536_000);
+    within("sessions.snapshot_every", raw.sessions.snapshot_every.into(), 1, 100_000);
+    within("sessions.max_gaps", raw.sessions.max_gaps as u64, 1, 10_000);
+    within("sessions.offline_after_s", raw.sessions.offline_after_s.into(), 1, 86_400);
+    within("store.queue", raw.store.queue as u64, 1_024, 10_000_000);
+    within("store.max_batch", raw.store.max_batch as u64, 1, 65_536);
+    within("store.commit_interval_ms", raw.store.commit_interval_ms.into(), 0, 1_000);
+    within("live.max_subscriptions", raw.live.max_subscriptions as u64, 1, 10_000);
+    within("live.outbox", raw.live.outbox as u64, 16, 1_000_000);
+    within("live.backlog", raw.live.backlog as u64, 16, 1_000_000);
+    within("live.max_recover", raw.live.max_recover.into(), 0, 1_000_000);
+    within("mqtt.receive_maximum", raw.mqtt.receive_maximum.into(), 1, 65_535);
+    within("mqtt.outbox", raw.mqtt.outbox as u64, 16, 1_000_000);
+    if !matches!(raw.store.synchronous.as_str(), "full" | "normal") {
+        problems.push(format!("store.synchronous {:?}: expected full or normal", raw.store.synchronous));
+    }
+}
+
+fn check_mqtt(raw: &RawMqtt, problems: &mut Vec<String>) -> Option<MqttConfig> {
+    let url = raw.url.as_deref()?;
+    if !tidegate_protocol::id::is_name(&raw.node) {
+        problems.push(format!("mqtt.node {:?}: expected 1-64 characters of a-z, 0-9 and -", raw.node));
+    }
+    if raw.share.is_some() && !raw.share_hashes_by_topic {
+        problems.push(
+            "mqtt.share: a shared group breaks the order of a device's readings unless the broker hashes by topic; \
+             set mqtt.share_hashes_by_topic = true if it does"
+                .into(),
+        );
+    }
+    let parsed = parse_mqtt_url(url);
+    if parsed.is_none() {
+        problems.push("mqtt.url: expected mqtt://[user:password@]host[:port]".into());
+    }
+    let (credentials, host, port) = parsed?;
+    Some(MqttConfig {
+        host,
+        port,
+        credentials,
+        node: raw.node.clone(),
+        receive_maximum: raw.receive_maximum,
+        outbox: raw.outbox,
+        share: raw.share.clone(),
+    })
+}
+
+type Broker = (Option<(String, String)>, String, u16);
+
+fn parse_mqtt_url(url: &str) -> Option<Broker> {
+    let rest = url.strip_prefix("mqtt://")?.trim_end_matches('/');
+    let (credentials, address) = match rest.rsplit_once('@') {
+        Some((user, address)) => {
+            let (name, password) = user.split_once(':')?;
+            (Some((name.to_owned(), password.to_owned())), address)
+        }
+        None => (None, rest),
+    };
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok()?),
+        None => (address, 1883),
+    };
+    (!host.is_empty()).then(|| (credentials, host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_print_as_a_file_that_reads_back() {
+        let text = RawConfig::default().to_toml();
+        let again: RawConfig = toml::from_str(&text).unwrap();
+        assert!(again.check().is_ok());
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let mut raw = RawConfig { listen: "nowhere".into(), ..RawConfig::default() };
+        raw.store.queue = 1;
+        raw.mqtt.url = Some("http://x".into());
+        let text = raw.check().unwrap_err().to_string();
+        for key in ["listen", "store.queue", "mqtt.url"] {
+            assert!(text.contains(key), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tidegate.toml");
+        std::fs::write(&file, "[store]\nqueeu = 5\n").unwrap();
+        let text = RawConfig::read(Some(&file), Overrides::default()).unwrap_err().to_string();
+        assert!(text.contains("queeu"), "{text}");
+    }
+
+    #[test]
+    fn a_shared_group_needs_a_broker_that_hashes_by_topic() {
+        let mut raw = RawConfig::default();
+        raw.mqtt.url = Some("mqtt://localhost".into());
+        raw.mqtt.share = Some("group".into());
+        assert!(raw.clone().check().unwrap_err().to_string().contains("mqtt.share"));
+        raw.mqtt.share_hashes_by_topic = true;
+        assert!(raw.check().is_ok());
+    }
+
+    #[test]
+    fn broker_addresses_are_taken_apart() {
+        let (credentials, host, port) = parse_mqtt_url("mqtt://me:se:cret@broker:1884/").unwrap();
+        assert_eq!(credentials, Some(("me".into(), "se:cret".into())));
+        assert_eq!((host.as_str(), port), ("broker", 1884));
+        assert_eq!(parse_mqtt_url("mqtt://broker").unwrap().2, 1883);
+        assert!(parse_mqtt_url("broker").is_none());
+        assert!(parse_mqtt_url("mqtt://").is_none());
+    }
+
+    #[test]
+    fn a_password_never_shows() {
+        let mut raw = RawConfig::default();
+        raw.mqtt.url = Some("mqtt://me:secret@broker".into());
+        assert!(!format!("{:?}", raw.check().unwrap()).contains("secret"));
+    }
+}

@@ -1,0 +1,93 @@
+//! The HTTP side of the one port: API, health, metrics, dashboard, and the upgrades to WebSockets.
+//!
+//! Owns the routes and the form of errors ([`Problem`], RFC 9457). Reads from the store and the hub; a reading that comes over HTTP goes the
+//! same way as any other. Bodies are at most 64 KiB, pages at most 1,000 rows, a request at most 30 s.
+
+mod api;
+mod health;
+mod page;
+mod predict;
+mod problem;
+mod upgrade;
+
+pub use problem::Problem;
+
+use crate::ingest::mqtt::MqttStatus;
+use crate::pipeline::Pipeline;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tidegate_protocol::MAX_FRAME_BYTES;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_http::timeout::TimeoutLayer;
+use utoipa::OpenApi;
+
+/// Longest that a request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the routes need.
+pub struct Site {
+    /// The road.
+    pub pipeline: Arc<Pipeline>,
+    /// Room for WebSockets.
+    pub sockets: Arc<Semaphore>,
+    /// WebSocket tasks.
+    pub tracker: TaskTracker,
+    /// The server is stopping.
+    pub stop: CancellationToken,
+    /// Whether new work is welcome.
+    pub ready: AtomicBool,
+    /// The process's metrics.
+    pub metrics: PrometheusHandle,
+    /// The broker, when there is one.
+    pub mqtt: Option<Arc<MqttStatus>>,
+}
+
+/// Shared by every handler.
+pub type Shared = axum::extract::State<Arc<Site>>;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Tidegate", description = "Live model predictions on sensor streams", license(name = "MIT OR Apache-2.0")),
+    paths(
+        api::endpoints, api::models, api::devices, api::samples, predict::predict,
+        health::live, health::ready, health::metrics, upgrade::stream, upgrade::live
+    )
+)]
+struct ApiDoc;
+
+async fn openapi() -> axum::Json<utoipa::openapi::OpenApi> {
+    axum::Json(ApiDoc::openapi())
+}
+
+/// All routes.
+pub fn router(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/v1/stream/{endpoint}", get(upgrade::stream))
+        .route("/v1/live", get(upgrade::live))
+        .route("/api/v1/{endpoint}/predict", post(predict::predict))
+        .route("/api/v1/endpoints", get(api::endpoints))
+        .route("/api/v1/models", get(api::models))
+        .route("/api/v1/devices", get(api::devices))
+        .route("/api/v1/samples", get(api::samples))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi))
+        .fallback(page::file)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_FRAME_BYTES))
+        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
+        .with_state(site)
+}
+
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("{} does not take {method}", uri.path()))
+}

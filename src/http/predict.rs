@@ -1,0 +1,256 @@
+//! One reading over HTTP, answered after its commit.
+
+use super::{Problem, Shared, Site};
+use crate::inference::{Fold, Served, ServedEndpoint};
+use crate::ingest;
+use crate::pipeline::{Arrived, Link, TakeError};
+use crate::push::{Drained, Outbox};
+use crate::stream::StreamKey;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query};
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidegate_protocol::message::{Nack, Prediction};
+use tidegate_protocol::{Codec, DeviceId, NackCode, Output, ServerMessage};
+use utoipa::{IntoParams, ToSchema};
+
+/// Longest wait for a commit.
+const COMMIT_WAIT: Duration = Duration::from_secs(15);
+
+/// Parameters of a prediction.
+#[derive(Debug, Deserialize, IntoParams)]
+pub struct PredictParameters {
+    /// Whose stream the reading belongs to; without it the reading stands alone.
+    device: Option<String>,
+    /// `model/version`.
+    version: Option<String>,
+    /// `production`.
+    status: Option<String>,
+}
+
+/// A prediction.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PredictionBody {
+    endpoint: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    ts: i64,
+    model: String,
+    version: String,
+    /// By task kind: `{"score","threshold","anomaly"}`, `{"calibrating":{"seen","needed"}}`, ...
+    #[schema(value_type = Object)]
+    output: Output,
+    latency_us: u32,
+}
+
+/// The version that a request asks for; `None` is whoever serves.
+///
+/// # Errors
+/// A version that is not loaded; the text is for people.
+pub fn wished(endpoint: &ServedEndpoint, version: Option<&str>, status: Option<&str>) -> Result<Option<Arc<Served>>, String> {
+    match (version, status) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err("give version or status, not both".into()),
+        (Some(version), None) => match endpoint.versions.get(version) {
+            Some(served) => Ok(Some(Arc::clone(served))),
+            None => {
+                let known: Vec<_> = endpoint.versions.keys().map(String::as_str).collect();
+                let version: String = version.chars().take(128).collect();
+                Err(format!("{} has no version {version:?}: it has {}", endpoint.name, known.join(", ")))
+            }
+        },
+        (None, Some("production")) => Ok(Some(Arc::clone(&endpoint.default))),
+        (None, Some(status)) => {
+            let status: String = status.chars().take(64).collect();
+            Err(format!("{} has no version in status {status:?}", endpoint.name))
+        }
+    }
+}
+
+/// Predicts for one reading. With `device` it joins that stream and is answered once it is durable.
+#[utoipa::path(post, path = "/api/v1/{endpoint}/predict", params(("endpoint" = String, Path), PredictParameters),
+    request_body(content = Object, description = "a reading: `{\"seq\":0,\"ts\":...,\"values\":[...]}` or bare values"),
+    responses((status = 200, body = PredictionBody), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
+pub async fn predict(
+    site: Shared,
+    Path(name): Path<String>,
+    parameters: Result<Query<PredictParameters>, QueryRejection>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<PredictionBody>, Problem> {
+    let Query(parameters) = parameters?;
+    let endpoint = site.pipeline.engine.endpoint(&name).ok_or_else(|| {
+        let name: String = name.chars().take(64).collect();
+        Problem::new(StatusCode::NOT_FOUND, "unknown_endpoint", format!("no endpoint {name:?}"))
+    })?;
+    let pin = wished(endpoint, parameters.version.as_deref(), parameters.status.as_deref())
+        .map_err(|message| Problem::new(StatusCode::NOT_FOUND, "unknown_version", message))?;
+    let codec = content_codec(&headers)?;
+    let Some(device) = parameters.device else { return alone(endpoint, pin, codec, &body) };
+    let device = DeviceId::new(&device).map_err(|error| Problem::bad_request(error.to_string()))?;
+    let key = StreamKey { endpoint: endpoint.name.clone(), device };
+    let prediction = on_stream(&site, endpoint, &key, pin, codec, &body).await?;
+    Ok(Json(PredictionBody {
+        endpoint: endpoint.name.to_string(),
+        device: Some(key.device.to_string()),
+        epoch: prediction.epoch,
+        seq: Some(prediction.seq),
+        ts: prediction.ts,
+        model: prediction.model,
+        version: prediction.version,
+        output: prediction.output,
+        latency_us: prediction.latency_us,
+    }))
+}
+
+fn content_codec(headers: &HeaderMap) -> Result<Codec, Problem> {
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else { return Ok(Codec::Json) };
+    let text = content_type.to_str().unwrap_or_default();
+    // What curl sends by default is taken for JSON too.
+    if text.starts_with("application/x-www-form-urlencoded") {
+        return Ok(Codec::Json);
+    }
+    Codec::from_content_type(text).ok_or_else(|| {
+        let detail = "expected application/json or application/vnd.tidegate.v1+bincode";
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    })
+}
+
+/// A reading without a stream: only for a model that needs no history.
+fn alone(endpoint: &ServedEndpoint, pin: Option<Arc<Served>>, codec: Codec, body: &[u8]) -> Result<Json<PredictionBody>, Problem> {
+    let served = pin.unwrap_or_else(|| Arc::clone(&endpoint.default));
+    let manifest = &served.version.manifest;
+    if manifest.memory > 0 || manifest.calibration > 0 {
+        let detail = format!("{} needs the history of a stream: name the device", served.reference);
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "needs_history", detail));
+    }
+    let since = Instant::now();
+    let checked = match one_reading(endpoint, codec, body, since)?.what {
+        Arrived::Reading(checked) => checked,
+        Arrived::Refused(code, message) => return Err(refused(code, message)),
+        Arrived::Feedback(..) | Arrived::Reset => return Err(Problem::bad_request("expected a reading")),
+    };
+    let reference = Arc::clone(&served.reference);
+    let output = Fold::new(served).step(&checked.values, checked.ts);
+    Ok(Json(PredictionBody {
+        endpoint: endpoint.name.to_string(),
+        device: None,
+        epoch: None,
+        seq: None,
+        ts: checked.ts,
+        model: reference.model.clone(),
+        version: reference.version.clone(),
+        output,
+        latency_us: u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX),
+    }))
+}
+
+fn one_reading(endpoint: &ServedEndpoint, codec: Codec, body: &[u8], since: Instant) -> Result<crate::pipeline::Arrival, Problem> {
+    let mut arrivals = VecDeque::new();
+    ingest::arrivals(endpoint, codec, body, since, &mut arrivals);
+    match (arrivals.pop_front(), arrivals.is_empty()) {
+        (Some(arrival), true) if matches!(arrival.what, Arrived::Reading(_) | Arrived::Refused(..)) => Ok(arrival),
+        _ => Err(Problem::bad_request("expected one reading")),
+    }
+}
+
+async fn on_stream(
+    site: &Site,
+    endpoint: &ServedEndpoint,
+    key: &StreamKey,
+    pin: Option<Arc<Served>>,
+    codec: Codec,
+    body: &[u8],
+) -> Result<Prediction, Problem> {
+    let arrival = one_reading(endpoint, codec, body, Instant::now())?;
+    // Bytes that are no reading belong to no stream.
+    if let Arrived::Refused(code, message) = &arrival.what
+        && arrival.numbers.seq.is_none()
+    {
+        return Err(refused(*code, message.clone()));
+    }
+    let pipeline = &site.pipeline;
+    let first = pin.as_ref().unwrap_or(&endpoint.default);
+    let session = pipeline.open(key, first).await.map_err(|error| {
+        tracing::warn!(stream = %key, %error, "a stream could not be opened");
+        Problem::later("the stream cannot be opened now", 2)
+    })?;
+    let (epoch, version) = {
+        let session = session.lock();
+        (session.marks.epoch, Arc::clone(&session.served().reference))
+    };
+    if pin.is_some_and(|pin| pin.reference != version) {
+        let detail = format!("{key} is served by {version}: a request does not switch a stream, its connection does");
+        return Err(Problem::new(StatusCode::CONFLICT, "other_version", detail));
+    }
+    pipeline.rates.readings("http", 1);
+    let outbox = Outbox::for_task(None, false);
+    let mut link = Link { session, outbox, generation: None, epoch };
+    let (mut arrivals, mut replies) = (VecDeque::from([arrival]), Vec::new());
+    pipeline.take(&mut link, &mut arrivals, &mut replies).await.map_err(not_taken)?;
+    pipeline.hub.device_online(key);
+    let prediction = committed(&link.outbox, replies).await?;
+    pipeline.rates.predictions(1);
+    Ok(prediction)
+}
+
+/// Waits until what was taken is durable.
+async fn committed(outbox: &Outbox, mut replies: Vec<ServerMessage>) -> Result<Prediction, Problem> {
+    let mut drained = Drained::default();
+    let mut acked = false;
+    let wait = async {
+        loop {
+            outbox.drain(&mut drained);
+            replies.append(&mut drained.messages);
+            acked |= drained.ack.is_some();
+            if let Some(nack) = replies.iter().find_map(as_nack) {
+                return Err(refused(nack.code, nack.message.clone()));
+            }
+            if drained.closing.is_some() {
+                return Err(Problem::later("the store refused a row of this stream", 2));
+            }
+            if let Some(place) = replies.iter().position(|reply| matches!(reply, ServerMessage::Prediction(_)))
+                && acked
+                && let ServerMessage::Prediction(prediction) = replies.swap_remove(place)
+            {
+                return Ok(prediction);
+            }
+            outbox.ready().await;
+        }
+    };
+    let late = |_| Problem::later("the reading is taken but not durable yet: send it again with the same seq", 2);
+    tokio::time::timeout(COMMIT_WAIT, wait).await.map_err(late)?
+}
+
+fn as_nack(message: &ServerMessage) -> Option<&Nack> {
+    match message {
+        ServerMessage::Nack(nack) => Some(nack),
+        _ => None,
+    }
+}
+
+fn not_taken(error: TakeError) -> Problem {
+    Problem::later(error.to_string(), 2)
+}
+
+fn refused(code: NackCode, message: String) -> Problem {
+    let status = match code {
+        NackCode::BadReading => StatusCode::BAD_REQUEST,
+        NackCode::OutOfRange => StatusCode::UNPROCESSABLE_ENTITY,
+        NackCode::SeqReused | NackCode::OldEpoch | NackCode::Numbering => StatusCode::CONFLICT,
+        NackCode::AlreadyTaken => StatusCode::GONE,
+        NackCode::NoModel => StatusCode::SERVICE_UNAVAILABLE,
+        NackCode::UnknownReading => StatusCode::NOT_FOUND,
+    };
+    Problem::new(status, code.as_str(), message)
+}

@@ -1,0 +1,158 @@
+//! From an HTTP request to a WebSocket: origin, room, endpoint and device are checked here.
+//!
+//! A request that is a proper upgrade but cannot be served is answered on the socket (`error`, then a close code), because a browser
+//! cannot read an HTTP status; one that is no upgrade gets a problem document.
+
+use super::{Problem, Shared, Site};
+use crate::ingest::ws::{self, StreamRequest};
+use crate::push::live::{self as live_socket, LiveContext};
+use crate::socket::Upgrade;
+use crate::stream::StreamKey;
+use axum::extract::{Path, Query, Request};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use std::sync::Arc;
+use tidegate_protocol::{CloseCode, Codec, DeviceId, ErrorCode, MAX_NUMBER};
+use utoipa::IntoParams;
+
+/// Parameters of a stream.
+#[derive(Debug, Deserialize, IntoParams)]
+pub struct StreamParameters {
+    /// Who sends: 1-128 characters of `[A-Za-z0-9._:-]`.
+    device: Option<String>,
+    /// Epoch of the device's counter; the stream's current one when left out.
+    epoch: Option<String>,
+    /// `committed`: predictions only after commit.
+    push: Option<String>,
+    /// `model/version`: pins the stream.
+    version: Option<String>,
+    /// `production`.
+    status: Option<String>,
+}
+
+/// Why a stream cannot be served.
+type Refusal = (CloseCode, ErrorCode, String);
+
+/// A device's stream (WebSocket; see the protocol's specification).
+#[utoipa::path(get, path = "/v1/stream/{endpoint}", params(("endpoint" = String, Path), StreamParameters),
+    responses((status = 101, description = "the stream is open"), (status = 426, body = Problem)))]
+pub async fn stream(
+    site: Shared,
+    Path(endpoint): Path<String>,
+    Query(parameters): Query<StreamParameters>,
+    mut request: Request,
+) -> Response {
+    let upgrade = match begin(&mut request) {
+        Ok(upgrade) => upgrade,
+        Err(problem) => return problem.into_response(),
+    };
+    let codec = upgrade.codec;
+    let checked = check_origin(request.headers(), &site).and_then(|()| check_stream(&site, &endpoint, &parameters, codec));
+    let site = Arc::clone(&site);
+    open(upgrade, Arc::clone(&site), move |socket| async move {
+        match checked {
+            Ok(request) => ws::serve(socket, request, Arc::clone(&site.pipeline), site.stop.clone()).await,
+            Err((close, code, message)) => ws::refuse(socket, codec, close, code, message).await,
+        }
+    })
+}
+
+/// Live events (WebSocket; see the protocol's specification).
+#[utoipa::path(get, path = "/v1/live", responses((status = 101, description = "subscribe now"), (status = 426, body = Problem)))]
+pub async fn live(site: Shared, mut request: Request) -> Response {
+    let upgrade = match begin(&mut request) {
+        Ok(upgrade) => upgrade,
+        Err(problem) => return problem.into_response(),
+    };
+    let codec = upgrade.codec;
+    let checked = check_origin(request.headers(), &site);
+    let site = Arc::clone(&site);
+    open(upgrade, Arc::clone(&site), move |socket| async move {
+        match checked {
+            Ok(()) => live_socket::serve(socket, codec, context(&site)).await,
+            Err((close, code, message)) => ws::refuse(socket, codec, close, code, message).await,
+        }
+    })
+}
+
+fn context(site: &Site) -> LiveContext {
+    let config = site.pipeline.config();
+    LiveContext {
+        hub: Arc::clone(&site.pipeline.hub),
+        outbox: config.live.outbox,
+        max_subscriptions: config.live.max_subscriptions,
+        ping: config.connections.ping,
+        pong: config.connections.pong,
+        stop: site.stop.clone(),
+    }
+}
+
+fn begin(request: &mut Request) -> Result<Upgrade, Problem> {
+    Upgrade::new(request)
+        .map_err(|error| Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", error.to_string()))
+}
+
+/// Answers the upgrade and serves the socket in a tracked task; without room it is closed with 4504.
+fn open<F>(upgrade: Upgrade, site: Arc<Site>, serve: impl FnOnce(crate::socket::Socket) -> F + Send + 'static) -> Response
+where
+    F: Future<Output = ()> + Send,
+{
+    let codec = upgrade.codec;
+    let room = Arc::clone(&site.sockets).try_acquire_owned();
+    let (response, socket) = upgrade.split();
+    site.tracker.spawn(async move {
+        let Some(socket) = socket.await else { return };
+        match room {
+            Ok(_held_while_serving) => serve(socket).await,
+            Err(_) => {
+                let message = "this server has as many connections as it takes".to_owned();
+                ws::refuse(socket, codec, CloseCode::ConnectionLimit, ErrorCode::Limit, message).await;
+            }
+        }
+    });
+    response
+}
+
+/// A page may connect from this very server or from an origin on the list; no Origin is no browser.
+fn check_origin(headers: &HeaderMap, site: &Site) -> Result<(), Refusal> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().unwrap_or_default();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host);
+    if own || site.pipeline.config().allowed_origins.iter().any(|allowed| allowed == origin) {
+        return Ok(());
+    }
+    Err((CloseCode::OriginNotAllowed, ErrorCode::OriginNotAllowed, format!("origin {origin:?} is not allowed")))
+}
+
+fn check_stream(
+    site: &Site,
+    endpoint: &str,
+    parameters: &StreamParameters,
+    codec: Codec,
+) -> Result<StreamRequest, Refusal> {
+    let bad = |message: String| (CloseCode::BadRequest, ErrorCode::BadRequest, message);
+    let unknown = || {
+        let message = format!("no endpoint {:?}", endpoint.chars().take(64).collect::<String>());
+        (CloseCode::BadRequest, ErrorCode::UnknownEndpoint, message)
+    };
+    let endpoint = site.pipeline.engine.endpoint(endpoint).ok_or_else(unknown)?;
+    let device = parameters.device.as_deref().ok_or_else(|| bad("parameter device is missing".into()))?;
+    let device = DeviceId::new(device).map_err(|error| bad(error.to_string()))?;
+    let epoch = parameters.epoch.as_deref().map(parse_epoch).transpose().map_err(bad)?;
+    let push_committed = match parameters.push.as_deref() {
+        None => false,
+        Some("committed") => true,
+        Some(other) => return Err(bad(format!("push {other:?}: expected committed"))),
+    };
+    let pin = super::predict::wished(endpoint, parameters.version.as_deref(), parameters.status.as_deref())
+        .map_err(|message| (CloseCode::BadRequest, ErrorCode::UnknownVersion, message))?;
+    let key = StreamKey { endpoint: endpoint.name.clone(), device };
+    Ok(StreamRequest { endpoint: Arc::clone(endpoint), key, epoch, push_committed, pin, codec })
+}
+
+fn parse_epoch(text: &str) -> Result<u64, String> {
+    let epoch = text.parse().ok().filter(|epoch| *epoch <= MAX_NUMBER);
+    epoch.ok_or_else(|| format!("epoch {text:?}: expected 0 to 2^53-1"))
+}

@@ -1,0 +1,113 @@
+//! Publishes that were received and are not acknowledged yet, in arrival order. Pure.
+//!
+//! Numbers each publish. A publish is released when it and all before it are done; those of an earlier connection are
+//! dropped instead, because their packet ids name other messages there.
+
+use std::collections::VecDeque;
+
+/// See the module; `P` is the publish to acknowledge.
+#[derive(Debug)]
+pub struct AckWindow<P = rumqttc::v5::mqttbytes::v5::Publish> {
+    generation: u64,
+    first: u64,
+    waiting: VecDeque<Waiting<P>>,
+}
+
+#[derive(Debug)]
+struct Waiting<P> {
+    publish: P,
+    generation: u64,
+    done: bool,
+}
+
+impl<P> Default for AckWindow<P> {
+    fn default() -> Self {
+        Self { generation: 0, first: 0, waiting: VecDeque::new() }
+    }
+}
+
+impl<P> AckWindow<P> {
+    /// A new connection: earlier publishes will not be acknowledged.
+    pub fn reconnected(&mut self) {
+        self.generation += 1;
+    }
+
+    /// The current connection.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Adds a publish that came over connection `generation`; its number names it later.
+    pub fn push(&mut self, publish: P, generation: u64) -> u64 {
+        self.waiting.push_back(Waiting { publish, generation, done: false });
+        self.first + self.waiting.len() as u64 - 1
+    }
+
+    /// Everything of publish `number` is committed.
+    pub fn done(&mut self, number: u64) {
+        let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        if let Some(waiting) = place.and_then(|place| self.waiting.get_mut(place)) {
+            waiting.done = true;
+        }
+    }
+
+    /// The next publish to acknowledge, if the oldest is done.
+    pub fn release(&mut self) -> Option<P> {
+        while self.waiting.front().is_some_and(|waiting| waiting.done) {
+            self.first += 1;
+            let waiting = self.waiting.pop_front()?;
+            if waiting.generation == self.generation {
+                return Some(waiting.publish);
+            }
+        }
+        None
+    }
+
+    /// Publishes that wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release_all(window: &mut AckWindow<&'static str>) -> Vec<&'static str> {
+        std::iter::from_fn(|| window.release()).collect()
+    }
+
+    #[test]
+    fn publishes_are_released_in_arrival_order() {
+        let mut window = AckWindow::default();
+        let [a, b, c] = ["a", "b", "c"].map(|publish| window.push(publish, 0));
+        window.done(c);
+        window.done(b);
+        assert!(release_all(&mut window).is_empty());
+        window.done(a);
+        assert_eq!(release_all(&mut window), ["a", "b", "c"]);
+        assert_eq!(window.len(), 0);
+    }
+
+    #[test]
+    fn publishes_of_an_earlier_connection_are_never_released() {
+        let mut window = AckWindow::default();
+        let old = window.push("old", 0);
+        window.reconnected();
+        let new = window.push("new", 1);
+        window.done(old);
+        window.done(new);
+        assert_eq!(release_all(&mut window), ["new"]);
+    }
+
+    #[test]
+    fn a_number_that_was_released_is_ignored() {
+        let mut window = AckWindow::default();
+        let first = window.push("first", 0);
+        window.done(first);
+        assert_eq!(release_all(&mut window), ["first"]);
+        window.done(first);
+        window.push("second", 0);
+        assert!(release_all(&mut window).is_empty());
+    }
+}

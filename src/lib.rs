@@ -1,0 +1,22 @@
+//! Tidegate: live model predictions on sensor streams. One binary between sensors and decisions.
+//!
+//! The modules in the order a reading passes them: [`ingest`] (bytes to arrivals), [`pipeline`] (admit, step, push, record, on one screen),
+//! [`session`] (one stream's place and state), [`inference`] (versions and the step), [`store`] (the durable record), [`push`]
+//! (answers and live events). Around them: [`http`] (API, page, upgrades), [`socket`] (the WebSocket stack), [`stream`] (the words
+//! that all share), [`config`], [`telemetry`], and [`app`], which wires everything. [`client`] is the device's side of the protocol;
+//! [`cli`] holds the commands. `docs/ARCHITECTURE.md` has the map.
+
+pub mod app;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod http;
+pub mod inference;
+pub mod ingest;
+pub mod pipeline;
+pub mod push;
+pub mod session;
+pub mod socket;
+pub mod store;
+pub mod stream;
+pub mod telemetry;

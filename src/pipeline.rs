@@ -1,0 +1,299 @@
+//! The hot path on one screen: admit -> step -> push -> record.
+//!
+//! Every door (WebSocket, MQTT, HTTP) hands its readings to [`Pipeline::take`]; predictions come back at once, everything that waits
+//! for the commit comes through the door's outbox. Promises that room in the store's queue is held before a step runs,
+//! so that a step and its recording happen together or not at all.
+
+mod commit;
+mod load;
+mod lookup;
+mod switch;
+
+pub use commit::{Origin, Recorder};
+pub use load::LoadSessionError;
+pub use switch::SwitchError;
+
+use crate::config::Config;
+use crate::inference::Engine;
+use crate::push::{Hub, Outbox};
+use crate::session::{Admission, Checked, Numbers, Session, SessionCell, Sessions};
+use crate::store::writer::{Entry, WriterHandle};
+use crate::store::{Store, StoreError};
+use crate::stream::{Row, SampleRow, What, now_ms};
+use crate::telemetry::{Rates, metric};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::{Duration, Instant};
+use tidegate_protocol::message::{Label, Prediction};
+use tidegate_protocol::{NackCode, ServerMessage};
+
+/// Most readings under one lock.
+const STEPS_A_LOCK: usize = 32;
+/// Longest time under one lock.
+const TIME_A_LOCK: Duration = Duration::from_micros(200);
+
+/// What a door received, decoded and checked against the endpoint's schema.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Epoch and number as sent.
+    pub numbers: Numbers,
+    /// What it says.
+    pub what: Arrived,
+    /// Unix ms.
+    pub received_at: i64,
+    /// For the latency.
+    pub since: Instant,
+    /// The publish it came in, on its last reading (MQTT).
+    pub receipt: Option<u64>,
+}
+
+/// What an arrival says.
+#[derive(Debug)]
+pub enum Arrived {
+    /// A reading that fits the schema.
+    Reading(Checked),
+    /// A reading that does not.
+    Refused(NackCode, String),
+    /// Ground truth, and the sender's mark.
+    Feedback(Label, Option<u64>),
+    /// Forget what was learned.
+    Reset,
+}
+
+/// A door's hold on a stream.
+#[derive(Debug)]
+pub struct Link {
+    /// The stream's session.
+    pub session: Arc<SessionCell>,
+    /// Where answers that wait for the commit go.
+    pub outbox: Arc<Outbox>,
+    /// The holder's number; `None` for doors that share the stream (MQTT, HTTP).
+    pub generation: Option<u64>,
+    /// The epoch of readings that name none.
+    pub epoch: u64,
+}
+
+/// Why readings were not taken; those already taken stay taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The store's queue had no room for `overload_close_s`.
+    #[error("the store cannot keep up")]
+    Overloaded,
+    /// A newer connection holds the stream.
+    #[error("a newer connection of this stream took over")]
+    TakenOver,
+    /// The session left memory: open the stream again.
+    #[error("the stream has to be opened again")]
+    Retired,
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopping,
+    /// A number could not be looked up.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// See the module.
+pub struct Pipeline {
+    /// Versions that can run.
+    pub engine: Engine,
+    /// The durable record.
+    pub store: Arc<dyn Store>,
+    /// Live subscribers.
+    pub hub: Arc<Hub>,
+    /// Sessions in memory.
+    pub sessions: Sessions,
+    /// What passes.
+    pub rates: Arc<Rates>,
+    writer: WriterHandle<Origin>,
+    config: Config,
+    next_stream: AtomicI64,
+}
+
+/// What stopped a run of readings under the lock.
+enum Pause {
+    /// All are taken, or the lock was held long enough.
+    Done,
+    /// The first arrival's number is known: look it up.
+    Lookup,
+}
+
+impl Pipeline {
+    /// Joins the parts. `high_stream` is the highest stream id given so far.
+    pub fn new(
+        engine: Engine,
+        store: Arc<dyn Store>,
+        hub: Arc<Hub>,
+        writer: WriterHandle<Origin>,
+        rates: Arc<Rates>,
+        config: Config,
+        high_stream: i64,
+    ) -> Self {
+        let next_stream = AtomicI64::new(high_stream + 1);
+        Self { engine, store, hub, sessions: Sessions::default(), rates, writer, config, next_stream }
+    }
+
+    /// The way to the store.
+    pub fn writer(&self) -> &WriterHandle<Origin> {
+        &self.writer
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes all arrivals in order; `replies` gets the predictions and answers that wait for no commit.
+    ///
+    /// # Errors
+    /// See [`TakeError`]; arrivals that were not taken are still in the queue.
+    pub async fn take(
+        &self,
+        link: &mut Link,
+        arrivals: &mut VecDeque<Arrival>,
+        replies: &mut Vec<ServerMessage>,
+    ) -> Result<(), TakeError> {
+        while !arrivals.is_empty() {
+            match self.take_some(link, arrivals, replies).await? {
+                Pause::Done => {}
+                Pause::Lookup => {
+                    let Some(arrival) = arrivals.pop_front() else { break };
+                    self.answer_known(link, arrival, replies).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_some(
+        &self,
+        link: &mut Link,
+        arrivals: &mut VecDeque<Arrival>,
+        replies: &mut Vec<ServerMessage>,
+    ) -> Result<Pause, TakeError> {
+        // A reading brings at most an epoch row and its own; a new stream one more.
+        let rows = 2 * arrivals.len().min(STEPS_A_LOCK) + 1;
+        let mut permits = self.room(rows).await?;
+        let start = Instant::now();
+        let cell = Arc::clone(&link.session);
+        let mut session = cell.lock();
+        check_hold(&session, link)?;
+        let mut record = |row: Row, origin: Origin| {
+            let permit = permits.next().expect("room for every row was reserved");
+            permit.send(Entry { row, owner: origin });
+        };
+        for _ in 0..STEPS_A_LOCK {
+            let Some(arrival) = arrivals.pop_front() else { break };
+            if let Err(arrival) = take_one(&mut session, link, arrival, replies, &mut record) {
+                arrivals.push_front(*arrival);
+                return Ok(Pause::Lookup);
+            }
+            if start.elapsed() > TIME_A_LOCK {
+                break;
+            }
+        }
+        drop(session);
+        metrics::histogram!(metric::STAGE_SECONDS, "stage" => "compute").record(start.elapsed().as_secs_f64());
+        Ok(Pause::Done)
+    }
+
+    /// Room for `rows` rows in the store's queue, held before any step runs.
+    async fn room(&self, rows: usize) -> Result<tokio::sync::mpsc::PermitIterator<'_, Entry<Origin>>, TakeError> {
+        if let Some(permits) = self.writer.try_reserve(rows) {
+            return Ok(permits);
+        }
+        let wait = tokio::time::timeout(self.config.connections.overload_close, self.writer.reserve(rows)).await;
+        wait.map_err(|_| TakeError::Overloaded)?.ok_or(TakeError::Stopping)
+    }
+}
+
+fn check_hold(session: &Session, link: &Link) -> Result<(), TakeError> {
+    if session.retired {
+        return Err(TakeError::Retired);
+    }
+    match link.generation {
+        Some(generation) if generation != session.generation => Err(TakeError::TakenOver),
+        _ => Ok(()),
+    }
+}
+
+/// Takes one arrival, or gives it back when its number has to be looked up first.
+fn take_one(
+    session: &mut Session,
+    link: &mut Link,
+    arrival: Arrival,
+    replies: &mut Vec<ServerMessage>,
+    record: &mut impl FnMut(Row, Origin),
+) -> Result<(), Box<Arrival>> {
+    let numbers = arrival.numbers;
+    if matches!(arrival.what, Arrived::Feedback(..)) {
+        return Err(Box::new(arrival));
+    }
+    if let Some(row) = session.open() {
+        record(row, Origin::silent(link));
+    }
+    session.last_seen = arrival.received_at;
+    if matches!(arrival.what, Arrived::Reset) {
+        record(session.reset(), Origin::of(link, &arrival));
+        return Ok(());
+    }
+    // A refused reading without a number (not even decodable, perhaps) uses up none.
+    if let Arrived::Refused(code, message) = &arrival.what
+        && numbers.seq.is_none()
+    {
+        let epoch = numbers.epoch.unwrap_or(link.epoch);
+        let row = session.refuse_apart(epoch, None, (*code, message.clone()), arrival.received_at);
+        record(row, Origin::of(link, &arrival));
+        return Ok(());
+    }
+    let (seq, gap, late) = match session.admit(numbers, link.epoch) {
+        Admission::Known { .. } => return Err(Box::new(arrival)),
+        Admission::Refuse(code, message) => {
+            let epoch = numbers.epoch.unwrap_or(link.epoch);
+            let row = session.refuse_apart(epoch, numbers.seq, (code, message.into()), arrival.received_at);
+            record(row, Origin::of(link, &arrival));
+            return Ok(());
+        }
+        Admission::OpenEpoch { epoch, seq } => {
+            record(session.open_epoch(epoch), Origin::silent(link));
+            (seq, None, false)
+        }
+        Admission::Take { seq, gap } => (seq, gap, false),
+        Admission::Late { seq } => (seq, None, true),
+    };
+    link.epoch = link.epoch.max(session.marks.epoch);
+    let origin = Origin { gap, ..Origin::of(link, &arrival) };
+    let row = match arrival.what {
+        Arrived::Refused(code, message) => session.refuse(numbers, seq, gap, (code, message), arrival.received_at),
+        Arrived::Reading(reading) if late => session.take_late(seq, reading, arrival.since),
+        Arrived::Reading(reading) => session.take(numbers, seq, gap, reading, arrival.since),
+        Arrived::Feedback(..) | Arrived::Reset => unreachable!("handled above"),
+    };
+    if let What::Sample(sample) = &row.what
+        && !link.outbox.push_committed
+    {
+        replies.push(ServerMessage::Prediction(prediction(sample, &link.outbox)));
+    }
+    record(row, origin);
+    Ok(())
+}
+
+/// A sample's prediction as its device gets it.
+pub fn prediction(sample: &SampleRow, outbox: &Outbox) -> Prediction {
+    Prediction {
+        epoch: outbox.epoch_tag(sample.epoch),
+        seq: sample.seq,
+        ts: sample.ts,
+        model: sample.version.model.clone(),
+        version: sample.version.version.clone(),
+        output: sample.output.clone(),
+        latency_us: sample.latency_us,
+    }
+}
+
+/// Takes sessions out of memory that rest for longer than `idle`.
+pub fn sweep(pipeline: &Pipeline) {
+    let idle_ms = i64::from(pipeline.config.sessions.idle_s) * 1000;
+    pipeline.sessions.sweep(now_ms() - idle_ms);
+}

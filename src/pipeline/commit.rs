@@ -1,0 +1,152 @@
+//! After the commit: sessions settle, devices get their acks, subscribers their events.
+//!
+//! Runs on the writer's task, in commit order, and never waits.
+
+use super::{Arrival, Arrived, Link, prediction};
+use crate::push::{Hub, Outbox};
+use crate::session::SessionCell;
+use crate::store::writer::{CommitSink, Entry};
+use crate::stream::{Flags, Row, SampleRow, What};
+use crate::telemetry::{Rates, metric};
+use std::sync::Arc;
+use tidegate_protocol::message::{FeedbackStored, Gap, Nack, ResetDone};
+use tidegate_protocol::{CloseCode, ErrorCode, ServerMessage};
+
+/// Whose row it is and what to say once it is durable.
+#[derive(Debug)]
+pub struct Origin {
+    /// The stream's session.
+    pub session: Arc<SessionCell>,
+    /// The door that the reading came through.
+    pub outbox: Arc<Outbox>,
+    /// Whether that door held the stream alone (WebSocket).
+    pub exclusive: bool,
+    /// Numbers skipped before this reading.
+    pub gap: Option<(u64, u64)>,
+    /// The publish it came in, on its last reading.
+    pub receipt: Option<u64>,
+    /// The sender's mark of a feedback.
+    pub reference: Option<u64>,
+}
+
+impl Origin {
+    /// Of a row that its door hears nothing of.
+    pub fn silent(link: &Link) -> Self {
+        Self {
+            session: Arc::clone(&link.session),
+            outbox: Arc::clone(&link.outbox),
+            exclusive: link.generation.is_some(),
+            gap: None,
+            receipt: None,
+            reference: None,
+        }
+    }
+
+    /// Of an arrival's own row.
+    pub fn of(link: &Link, arrival: &Arrival) -> Self {
+        let reference = match &arrival.what {
+            Arrived::Feedback(_, reference) => *reference,
+            _ => None,
+        };
+        Self { receipt: arrival.receipt, reference, ..Self::silent(link) }
+    }
+}
+
+/// The pipeline's side of the writer.
+pub struct Recorder {
+    hub: Arc<Hub>,
+    rates: Arc<Rates>,
+}
+
+impl Recorder {
+    /// A recorder that feeds the hub.
+    pub fn new(hub: Arc<Hub>, rates: Arc<Rates>) -> Self {
+        Self { hub, rates }
+    }
+}
+
+impl CommitSink<Origin> for Recorder {
+    fn committed(&mut self, entries: Vec<Entry<Origin>>) {
+        let mut samples: Vec<(u64, Arc<SampleRow>)> = Vec::with_capacity(entries.len());
+        for Entry { row, owner } in entries {
+            self.settle(&row, &owner);
+            if let What::Sample(sample) = row.what {
+                samples.push((row.id, sample));
+            }
+        }
+        self.rates.committed(samples.len());
+        self.hub.committed(samples);
+    }
+
+    fn stopped(&mut self, entries: Vec<Entry<Origin>>) {
+        for Entry { owner, .. } in entries {
+            let mut session = owner.session.lock();
+            session.retired = true;
+            let reason = "the store refused a row of this stream: reconnect to load it again";
+            owner.outbox.close(CloseCode::Overloaded, Some((ErrorCode::StreamStopped, reason)));
+            if let Some(holder) = session.holder.take() {
+                holder.close(CloseCode::Overloaded, Some((ErrorCode::StreamStopped, reason)));
+            }
+        }
+    }
+}
+
+impl Recorder {
+    fn settle(&self, row: &Row, owner: &Origin) {
+        let holder = {
+            let mut session = owner.session.lock();
+            session.settle(row);
+            session.holder.clone()
+        };
+        self.answer(row, owner, &owner.outbox);
+        // A connection that took over re-sends what its predecessor had in flight and waits for the acks of those.
+        if let Some(holder) = holder
+            && owner.exclusive
+            && !Arc::ptr_eq(&holder, &owner.outbox)
+        {
+            self.answer(row, &Origin { receipt: None, session: Arc::clone(&owner.session), outbox: Arc::clone(&holder), ..*owner }, &holder);
+        }
+    }
+
+    fn answer(&self, row: &Row, owner: &Origin, outbox: &Arc<Outbox>) {
+        if let Some((from, to)) = owner.gap {
+            metrics::counter!(metric::GAPS).increment(1);
+            outbox.say(ServerMessage::Gap(Gap { epoch: outbox.epoch_tag(row.after.epoch), from, to }));
+            self.hub.device_gap(&row.stream.key, (from, to));
+        }
+        match &row.what {
+            What::Sample(sample) => {
+                if outbox.push_committed {
+                    outbox.say(ServerMessage::Prediction(prediction(sample, outbox)));
+                }
+                let late = sample.flags.has(Flags::LATE).then_some(sample.seq);
+                ack(row, outbox, late);
+            }
+            What::Refusal(refusal) => {
+                metrics::counter!(metric::NACKS, "code" => refusal.code.as_str()).increment(1);
+                let epoch = outbox.epoch_tag(refusal.epoch);
+                let (seq, code, message) = (refusal.seq, refusal.code, refusal.message.clone());
+                outbox.say(ServerMessage::Nack(Nack { epoch, seq, code, message }));
+                if refusal.consumed {
+                    ack(row, outbox, None);
+                }
+            }
+            What::Feedback { epoch, seq, .. } => outbox.say(ServerMessage::Feedback(FeedbackStored {
+                epoch: outbox.epoch_tag(*epoch),
+                seq: *seq,
+                reference: owner.reference,
+            })),
+            What::Reset => outbox.say(ServerMessage::Reset(ResetDone { epoch: row.after.epoch })),
+            What::Epoch | What::Switch { .. } => {}
+        }
+        if let Some(receipt) = owner.receipt {
+            outbox.receipt(receipt);
+        }
+    }
+}
+
+fn ack(row: &Row, outbox: &Arc<Outbox>, late: Option<u64>) {
+    if let Some(high) = row.after.high_water {
+        outbox.ack(row.after.epoch, high, late);
+    }
+}

@@ -1,0 +1,184 @@
+//! Readings whose number is known, and feedback: answered from what is on its way to the store, or from the store.
+//!
+//! Never runs a model. The same reading gets its stored prediction again; another one under the same number is refused.
+
+use super::{Arrival, Arrived, Link, Origin, Pipeline, TakeError, check_hold, prediction};
+use crate::push::Outbox;
+use crate::session::{Checked, Known as Pending, Session};
+use crate::store::{Known, StoredSample};
+use crate::store::writer::Entry;
+use crate::stream::{Flags, RefusalRow, Row};
+use crate::telemetry::metric;
+use std::sync::Arc;
+use tidegate_protocol::message::{Label, Nack, Prediction};
+use tidegate_protocol::{NackCode, ServerMessage};
+
+/// What a number stands for.
+enum Found {
+    /// It was taken; the answer, and whether the arrival is the same reading.
+    Taken { prediction: Box<Prediction>, same: bool },
+    /// It was refused.
+    Refused(NackCode, String),
+    /// Nothing is left of it.
+    Gone,
+}
+
+impl Pipeline {
+    /// Answers the arrival at the head of the queue, whose number is known or which is feedback.
+    pub(super) async fn answer_known(
+        &self,
+        link: &mut Link,
+        arrival: Arrival,
+        replies: &mut Vec<ServerMessage>,
+    ) -> Result<(), TakeError> {
+        let epoch = arrival.numbers.epoch.unwrap_or(link.epoch);
+        let Some(seq) = arrival.numbers.seq else { return Ok(()) };
+        let found = self.find(link, epoch, seq, &arrival).await?;
+        if let Arrived::Feedback(label, reference) = arrival.what {
+            return self.record_feedback(link, (epoch, seq), label, reference, found).await;
+        }
+        match found {
+            Found::Taken { prediction, same: true } => {
+                metrics::counter!(metric::DUPLICATES).increment(1);
+                replies.push(ServerMessage::Prediction(*prediction));
+                self.repeat_ack(link, &arrival);
+                Ok(())
+            }
+            Found::Refused(code, message) => {
+                let epoch = link.outbox.epoch_tag(epoch);
+                replies.push(ServerMessage::Nack(Nack { epoch, seq: Some(seq), code, message }));
+                self.repeat_ack(link, &arrival);
+                Ok(())
+            }
+            Found::Taken { same: false, .. } => {
+                let message = format!("seq {seq} was taken with other values or another ts");
+                self.refuse(link, &arrival, epoch, (NackCode::SeqReused, message)).await
+            }
+            Found::Gone if epoch < link.session.lock().marks.epoch => {
+                let message = "the stream has moved to a later epoch".to_owned();
+                self.refuse(link, &arrival, epoch, (NackCode::OldEpoch, message)).await
+            }
+            Found::Gone => {
+                let message = format!("seq {seq} was used before and its row is retired");
+                self.refuse(link, &arrival, epoch, (NackCode::AlreadyTaken, message)).await
+            }
+        }
+    }
+
+    async fn find(&self, link: &Link, epoch: u64, seq: u64, arrival: &Arrival) -> Result<Found, TakeError> {
+        let (stream, pending) = {
+            let session = link.session.lock();
+            check_hold(&session, link)?;
+            (session.stream.id, session.find(epoch, seq))
+        };
+        if let Some(pending) = pending {
+            return Ok(found_pending(&pending, arrival, &link.outbox));
+        }
+        Ok(match self.store.find(stream, epoch, seq).await? {
+            Some(Known::Sample(sample)) => found_stored(*sample, arrival, &link.outbox),
+            Some(Known::Refusal(refusal)) => found_refusal(&refusal),
+            None => Found::Gone,
+        })
+    }
+
+    /// Says again what is committed, so that a device which waits for it is never stuck.
+    fn repeat_ack(&self, link: &Link, arrival: &Arrival) {
+        let committed = link.session.lock().committed;
+        if let Some(high) = committed.high_water {
+            link.outbox.ack(committed.epoch, high, None);
+        }
+        if let Some(receipt) = arrival.receipt {
+            link.outbox.receipt(receipt);
+        }
+    }
+
+    async fn refuse(&self, link: &Link, arrival: &Arrival, epoch: u64, refusal: (NackCode, String)) -> Result<(), TakeError> {
+        if refusal.0 == NackCode::SeqReused {
+            let key = link.session.lock().stream.key.clone();
+            self.hub.alert(&key, "seq_reused", &refusal.1, arrival.received_at);
+        }
+        let origin = Origin::of(link, arrival);
+        let (seq, at) = (arrival.numbers.seq, arrival.received_at);
+        self.record_one(link, origin, |session| session.refuse_apart(epoch, seq, refusal, at)).await
+    }
+
+    async fn record_feedback(
+        &self,
+        link: &Link,
+        (epoch, seq): (u64, u64),
+        label: Label,
+        reference: Option<u64>,
+        found: Found,
+    ) -> Result<(), TakeError> {
+        let origin = Origin { reference, ..Origin::silent(link) };
+        if matches!(found, Found::Taken { .. }) {
+            return self.record_one(link, origin, |session| session.feedback(epoch, seq, label)).await;
+        }
+        let refusal = (NackCode::UnknownReading, format!("feedback for seq {seq}: no such reading"));
+        let at = crate::stream::now_ms();
+        self.record_one(link, origin, |session| session.refuse_apart(epoch, Some(seq), refusal, at)).await
+    }
+
+    /// Records one row made under the session's lock.
+    pub(super) async fn record_one(
+        &self,
+        link: &Link,
+        origin: Origin,
+        make: impl FnOnce(&mut Session) -> Row,
+    ) -> Result<(), TakeError> {
+        let mut permits = self.room(2).await?;
+        let mut session = link.session.lock();
+        check_hold(&session, link)?;
+        if let Some(row) = session.open()
+            && let Some(permit) = permits.next()
+        {
+            permit.send(Entry { row, owner: Origin::silent(link) });
+        }
+        if let Some(permit) = permits.next() {
+            let row = make(&mut session);
+            permit.send(Entry { row, owner: origin });
+        }
+        Ok(())
+    }
+}
+
+fn found_pending(pending: &Pending, arrival: &Arrival, outbox: &Outbox) -> Found {
+    match pending {
+        Pending::Sample(sample) => Found::Taken {
+            same: is_same(arrival, &sample.values, sample.ts),
+            prediction: Box::new(prediction(sample, outbox)),
+        },
+        Pending::Refusal(refusal) => found_refusal(refusal),
+    }
+}
+
+fn found_stored(sample: StoredSample, arrival: &Arrival, outbox: &Arc<Outbox>) -> Found {
+    Found::Taken {
+        same: is_same(arrival, &sample.values, sample.ts),
+        prediction: Box::new(Prediction {
+            epoch: outbox.epoch_tag(sample.epoch),
+            seq: sample.seq,
+            ts: sample.ts,
+            model: sample.model,
+            version: sample.version,
+            output: sample.output,
+            latency_us: sample.latency_us,
+        }),
+    }
+}
+
+fn found_refusal(refusal: &RefusalRow) -> Found {
+    Found::Refused(refusal.code, refusal.message.clone())
+}
+
+/// The same f32 bits, and the same ts where one was sent.
+fn is_same(arrival: &Arrival, values: &[f32], ts: i64) -> bool {
+    match &arrival.what {
+        Arrived::Reading(Checked { values: sent, ts: sent_ts, flags, .. }) => {
+            let same_bits = sent.iter().map(|v| v.to_bits()).eq(values.iter().map(|v| v.to_bits()));
+            same_bits && (!flags.has(Flags::TS_SENT) || *sent_ts == ts)
+        }
+        _ => false,
+    }
+}
+

@@ -1,0 +1,219 @@
+//! What waits to be said to one device besides its provisional predictions.
+//!
+//! Owns a bounded list and one cumulative ack. The writer's task puts things in after a commit and never waits; the task that owns the
+//! socket (or the broker's client) takes them out. Order: what is listed goes before the ack, so a nack or gap
+//! always precedes the ack that covers its number. When it is full the peer reads too slowly and is closed with 4008.
+
+use crate::stream::StreamKey;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tidegate_protocol::message::{Ack, ServerError};
+use tidegate_protocol::{CloseCode, ErrorCode, ServerMessage};
+use tokio::sync::{Notify, mpsc};
+
+/// Messages that may wait for one device.
+pub const OUTBOX_MESSAGES: usize = 8_192;
+
+/// How to wake whoever empties the outbox.
+#[derive(Debug)]
+pub enum Wake {
+    /// One task waits for this outbox alone.
+    Task(Notify),
+    /// One task serves the outboxes of many streams; its queue holds each at most once, so it never fills.
+    Shared(StreamKey, mpsc::UnboundedSender<Arc<Outbox>>),
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone)]
+pub struct Closing {
+    /// The close code.
+    pub code: CloseCode,
+    /// Said before the close frame.
+    pub error: Option<ServerError>,
+}
+
+/// What was taken out at once.
+#[derive(Debug, Default)]
+pub struct Drained {
+    /// In order, before `ack`.
+    pub messages: Vec<ServerMessage>,
+    /// The newest ack, if there is one.
+    pub ack: Option<Ack>,
+    /// Publishes whose rows are all committed (MQTT).
+    pub receipts: Vec<u64>,
+    /// Close after saying the rest.
+    pub closing: Option<Closing>,
+}
+
+impl Drained {
+    /// Empties it, keeping its memory.
+    pub fn clear(&mut self) {
+        self.messages.clear();
+        self.receipts.clear();
+        self.ack = None;
+        self.closing = None;
+    }
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    drained: Drained,
+    listed: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Outbox {
+    waiting: Mutex<Waiting>,
+    wake: Wake,
+    /// The epoch that messages leave out; `None` names every epoch (MQTT, HTTP).
+    home_epoch: Option<u64>,
+    /// Predictions are delivered only after commit.
+    pub push_committed: bool,
+}
+
+impl Outbox {
+    /// An outbox of a connection that its own task empties.
+    pub fn for_task(home_epoch: Option<u64>, push_committed: bool) -> Arc<Self> {
+        Self::new(Wake::Task(Notify::new()), home_epoch, push_committed)
+    }
+
+    /// An outbox that a shared task empties.
+    pub fn for_shared(stream: StreamKey, ready: mpsc::UnboundedSender<Arc<Outbox>>) -> Arc<Self> {
+        Self::new(Wake::Shared(stream, ready), None, false)
+    }
+
+    fn new(wake: Wake, home_epoch: Option<u64>, push_committed: bool) -> Arc<Self> {
+        Arc::new(Self { waiting: Mutex::default(), wake, home_epoch, push_committed })
+    }
+
+    /// The stream of a shared outbox.
+    pub fn stream(&self) -> Option<&StreamKey> {
+        match &self.wake {
+            Wake::Task(_) => None,
+            Wake::Shared(stream, _) => Some(stream),
+        }
+    }
+
+    /// The epoch as messages to this peer carry it.
+    pub fn epoch_tag(&self, epoch: u64) -> Option<u64> {
+        (self.home_epoch != Some(epoch)).then_some(epoch)
+    }
+
+    /// Adds a message that goes before the next ack.
+    pub fn say(self: &Arc<Self>, message: ServerMessage) {
+        self.put(|drained| {
+            if drained.messages.len() >= OUTBOX_MESSAGES {
+                drained.closing.get_or_insert_with(too_slow);
+            } else {
+                drained.messages.push(message);
+            }
+        });
+    }
+
+    /// Everything up to `seq` of `epoch` is committed. An ack of an earlier epoch that still waits is said on its own.
+    pub fn ack(self: &Arc<Self>, epoch: u64, seq: u64, late: Option<u64>) {
+        let tag = self.epoch_tag(epoch);
+        self.put(|drained| {
+            if let Some(before) = drained.ack.take_if(|ack| ack.epoch != tag) {
+                drained.messages.push(ServerMessage::Ack(before));
+            }
+            let ack = drained.ack.get_or_insert(Ack { epoch: tag, seq, late: Vec::new() });
+            ack.seq = seq;
+            ack.late.extend(late);
+        });
+    }
+
+    /// The publish with this number is committed.
+    pub fn receipt(self: &Arc<Self>, number: u64) {
+        self.put(|drained| drained.receipts.push(number));
+    }
+
+    /// Ends the connection once the rest is said; the first reason stays.
+    pub fn close(self: &Arc<Self>, code: CloseCode, error: Option<(ErrorCode, &str)>) {
+        let error = error.map(|(code, message)| ServerError { code, message: message.to_owned(), retry_after_ms: None });
+        self.put(|drained| {
+            drained.closing.get_or_insert(Closing { code, error });
+        });
+    }
+
+    fn put(self: &Arc<Self>, change: impl FnOnce(&mut Drained)) {
+        let mut waiting = self.waiting.lock();
+        change(&mut waiting.drained);
+        let was_listed = std::mem::replace(&mut waiting.listed, true);
+        drop(waiting);
+        match &self.wake {
+            Wake::Task(notify) if !was_listed => notify.notify_one(),
+            // The receiver is gone only when the server has stopped.
+            Wake::Shared(_, ready) if !was_listed => drop(ready.send(Arc::clone(self))),
+            _ => {}
+        }
+    }
+
+    /// Takes everything out by swapping with an empty `into`.
+    pub fn drain(&self, into: &mut Drained) {
+        into.clear();
+        let mut waiting = self.waiting.lock();
+        waiting.listed = false;
+        std::mem::swap(&mut waiting.drained, into);
+    }
+
+    /// Waits until something was put in since the last drain.
+    pub async fn ready(&self) {
+        match &self.wake {
+            Wake::Task(notify) => notify.notified().await,
+            Wake::Shared(..) => std::future::pending().await,
+        }
+    }
+}
+
+fn too_slow() -> Closing {
+    let message = format!("{OUTBOX_MESSAGES} messages wait to be read");
+    Closing {
+        code: CloseCode::TooSlow,
+        error: Some(ServerError { code: ErrorCode::TooSlow, message, retry_after_ms: None }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_protocol::message::Gap;
+
+    #[test]
+    fn acks_merge_and_follow_what_they_cover() {
+        let outbox = Outbox::for_task(Some(0), false);
+        outbox.ack(0, 4, None);
+        outbox.say(ServerMessage::Gap(Gap { epoch: None, from: 5, to: 6 }));
+        outbox.ack(0, 7, Some(2));
+        let mut drained = Drained::default();
+        outbox.drain(&mut drained);
+        assert_eq!(drained.messages.len(), 1);
+        assert_eq!(drained.ack, Some(Ack { epoch: None, seq: 7, late: vec![2] }));
+        outbox.drain(&mut drained);
+        assert!(drained.ack.is_none() && drained.messages.is_empty());
+    }
+
+    #[test]
+    fn an_ack_of_the_epoch_before_is_not_swallowed() {
+        let outbox = Outbox::for_task(Some(0), false);
+        outbox.ack(0, 4, None);
+        outbox.ack(1, 0, None);
+        let mut drained = Drained::default();
+        outbox.drain(&mut drained);
+        assert_eq!(drained.messages, [ServerMessage::Ack(Ack { epoch: None, seq: 4, late: vec![] })]);
+        assert_eq!(drained.ack, Some(Ack { epoch: Some(1), seq: 0, late: vec![] }));
+    }
+
+    #[test]
+    fn a_peer_that_never_reads_is_closed_instead_of_kept_in_memory() {
+        let outbox = Outbox::for_task(Some(0), false);
+        for seq in 0..OUTBOX_MESSAGES as u64 + 10 {
+            outbox.say(ServerMessage::Gap(Gap { epoch: None, from: seq, to: seq }));
+        }
+        let mut drained = Drained::default();
+        outbox.drain(&mut drained);
+        assert_eq!(drained.messages.len(), OUTBOX_MESSAGES);
+        assert_eq!(drained.closing.unwrap().code, CloseCode::TooSlow);
+    }
+}

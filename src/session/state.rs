@@ -1,0 +1,265 @@
+//! One stream's session: where it stands, what it learned, what is on its way to the store.
+//!
+//! Owns the order of the stream's log: every change goes through [`Session::row`], which gives the next position. No locks,
+//! no time, no I/O: the caller passes times in and carries rows out.
+
+use super::{Admission, Gaps, Numbers, admit};
+use crate::inference::{Fold, Served};
+use crate::push::Outbox;
+use crate::stream::{Flags, Marks, Numbering, RefusalRow, SampleRow, StreamRef};
+use crate::stream::{Row, Snapshot, What};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tidegate_protocol::{NackCode, Output};
+
+/// What a session knows of a number whose row is not committed yet.
+#[derive(Debug, Clone)]
+pub enum Known {
+    /// It was taken.
+    Sample(Arc<SampleRow>),
+    /// It was refused.
+    Refusal(Arc<RefusalRow>),
+}
+
+/// A reading that passed its endpoint's schema.
+#[derive(Debug)]
+pub struct Checked {
+    /// In the order of the features.
+    pub values: Box<[f32]>,
+    /// Measured, Unix ms.
+    pub ts: i64,
+    /// Arrived, Unix ms.
+    pub received_at: i64,
+    /// What is odd.
+    pub flags: Flags,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    /// The stream.
+    pub stream: Arc<StreamRef>,
+    /// Where it stands, rows on their way included.
+    pub marks: Marks,
+    /// Where it stands in the store.
+    pub committed: Marks,
+    /// Arrival of the newest reading, Unix ms.
+    pub last_seen: i64,
+    /// Who holds the stream over a WebSocket.
+    pub holder: Option<Arc<Outbox>>,
+    /// Counts the holders; an older one finds that it was taken over.
+    pub generation: u64,
+    /// Left memory or was stopped: whoever finds this opens the stream again.
+    pub retired: bool,
+    /// Whether subscribers were told that the device is there (MQTT and HTTP; a WebSocket tells by itself).
+    pub seen_online: bool,
+    gaps: Gaps,
+    max_gaps: usize,
+    fold: Fold,
+    since_snapshot: u32,
+    snapshot_every: u32,
+    /// Uncommitted rows by position.
+    ring: VecDeque<(u64, What)>,
+}
+
+/// Bounds of a session, from the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Skipped ranges remembered.
+    pub max_gaps: usize,
+    /// Readings between two snapshots.
+    pub snapshot_every: u32,
+}
+
+impl Session {
+    /// A session at a stored place; `fold` is the state behind `marks.pos`.
+    pub fn new(stream: StreamRef, marks: Marks, gaps: Gaps, fold: Fold, bounds: Bounds) -> Self {
+        Self {
+            stream: Arc::new(stream),
+            marks,
+            committed: marks,
+            last_seen: 0,
+            holder: None,
+            generation: 0,
+            retired: false,
+            seen_online: false,
+            gaps,
+            max_gaps: bounds.max_gaps,
+            fold,
+            since_snapshot: 0,
+            snapshot_every: bounds.snapshot_every,
+            ring: VecDeque::new(),
+        }
+    }
+
+    /// Nothing pending and nobody connected.
+    pub fn is_resting(&self) -> bool {
+        self.ring.is_empty() && self.holder.is_none()
+    }
+
+    /// Rows on their way to the store.
+    pub fn pending(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// Who answers.
+    pub fn served(&self) -> &Arc<Served> {
+        self.fold.served()
+    }
+
+    /// What to do with a reading.
+    pub fn admit(&self, numbers: Numbers, connection_epoch: u64) -> Admission {
+        admit(&self.marks, &self.gaps, numbers, connection_epoch)
+    }
+
+    /// A number among the uncommitted rows.
+    pub fn find(&self, epoch: u64, seq: u64) -> Option<Known> {
+        self.ring.iter().rev().find_map(|(_, what)| match what {
+            What::Sample(row) if row.epoch == epoch && row.seq == seq => Some(Known::Sample(Arc::clone(row))),
+            What::Refusal(row) if row.consumed && row.epoch == epoch && row.seq == Some(seq) => {
+                Some(Known::Refusal(Arc::clone(row)))
+            }
+            _ => None,
+        })
+    }
+
+    /// The first row of a new stream: who serves it, with the state of a stream that has seen nothing.
+    pub fn open(&mut self) -> Option<Row> {
+        (self.marks.pos == 0).then(|| self.switch_row("opened", None))
+    }
+
+    /// Puts another version in place, warmed from `warm_from`; its row commits before its first prediction.
+    pub fn switch(&mut self, fold: Fold, reason: &'static str, warm_from: Option<u64>) -> Row {
+        self.fold = fold;
+        self.switch_row(reason, warm_from)
+    }
+
+    fn switch_row(&mut self, reason: &'static str, warm_from: Option<u64>) -> Row {
+        let version = Arc::clone(&self.served().reference);
+        let snapshot = self.snapshot();
+        self.marks.last_ts = self.fold.last_ts();
+        Row { snapshot: Some(snapshot), ..self.row(What::Switch { version, reason, warm_from }) }
+    }
+
+    /// A later epoch begins; the state is inherited.
+    pub fn open_epoch(&mut self, epoch: u64) -> Row {
+        self.marks.epoch = epoch;
+        self.marks.high_water = None;
+        self.marks.numbering = Numbering::Open;
+        self.gaps.clear();
+        let gaps = Some(Vec::new());
+        Row { gaps, ..self.row(What::Epoch) }
+    }
+
+    /// Forgets what was learned.
+    pub fn reset(&mut self) -> Row {
+        self.fold.reset();
+        self.marks.last_ts = None;
+        let snapshot = Some(self.snapshot());
+        Row { snapshot, ..self.row(What::Reset) }
+    }
+
+    /// Folds the newest reading of the epoch.
+    pub fn take(&mut self, numbers: Numbers, seq: u64, gap: Option<(u64, u64)>, reading: Checked, since: std::time::Instant) -> Row {
+        let gaps = self.consume(numbers, seq, gap);
+        let output = self.fold.step(&reading.values, reading.ts);
+        self.marks.last_ts = self.fold.last_ts();
+        let snapshot = self.snapshot_if_due();
+        let sample = self.sample(seq, reading, output, since);
+        Row { gaps, snapshot, ..self.row(What::Sample(Arc::new(sample))) }
+    }
+
+    /// Stores a reading that fell into a gap, without folding it.
+    pub fn take_late(&mut self, seq: u64, mut reading: Checked, since: std::time::Instant) -> Row {
+        self.gaps.fill(seq, self.max_gaps);
+        reading.flags.set(Flags::LATE);
+        let sample = self.sample(seq, reading, Output::Skipped("late".into()), since);
+        let gaps = Some(self.gaps.ranges().to_vec());
+        Row { gaps, ..self.row(What::Sample(Arc::new(sample))) }
+    }
+
+    /// Refuses a reading whose number is fresh or late: the number is used up.
+    pub fn refuse(&mut self, numbers: Numbers, seq: u64, gap: Option<(u64, u64)>, refusal: (NackCode, String), at: i64) -> Row {
+        let gaps = if self.gaps.contains(seq) {
+            self.gaps.fill(seq, self.max_gaps);
+            Some(self.gaps.ranges().to_vec())
+        } else {
+            self.consume(numbers, seq, gap)
+        };
+        let epoch = self.marks.epoch;
+        Row { gaps, ..self.refusal_row(epoch, Some(seq), refusal, true, at) }
+    }
+
+    /// Records a refusal that uses up no number.
+    pub fn refuse_apart(&mut self, epoch: u64, seq: Option<u64>, refusal: (NackCode, String), at: i64) -> Row {
+        self.refusal_row(epoch, seq, refusal, false, at)
+    }
+
+    /// Records ground truth for a known reading.
+    pub fn feedback(&mut self, epoch: u64, seq: u64, label: tidegate_protocol::message::Label) -> Row {
+        self.row(What::Feedback { epoch, seq, label })
+    }
+
+    /// The oldest pending row is durable.
+    pub fn settle(&mut self, row: &Row) {
+        let oldest = self.ring.pop_front();
+        debug_assert_eq!(oldest.map(|(pos, _)| pos), Some(row.after.pos), "rows commit in position order");
+        self.committed = row.after;
+    }
+
+    fn consume(&mut self, numbers: Numbers, seq: u64, gap: Option<(u64, u64)>) -> Option<Vec<(u64, u64)>> {
+        self.marks.high_water = Some(seq);
+        if self.marks.numbering == Numbering::Open {
+            self.marks.numbering = if numbers.seq.is_some() { Numbering::Device } else { Numbering::Server };
+        }
+        let (from, to) = gap?;
+        self.gaps.open(from, to, self.max_gaps);
+        Some(self.gaps.ranges().to_vec())
+    }
+
+    fn sample(&self, seq: u64, reading: Checked, output: Output, since: std::time::Instant) -> SampleRow {
+        SampleRow {
+            stream: Arc::clone(&self.stream),
+            pos: self.marks.pos + 1,
+            epoch: self.marks.epoch,
+            seq,
+            ts: reading.ts,
+            received_at: reading.received_at,
+            values: reading.values,
+            output,
+            version: Arc::clone(&self.served().reference),
+            latency_us: u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX),
+            flags: reading.flags,
+            numerics_rev: self.served().version.numerics_rev(),
+        }
+    }
+
+    fn refusal_row(&mut self, epoch: u64, seq: Option<u64>, refusal: (NackCode, String), consumed: bool, at: i64) -> Row {
+        let (code, message) = refusal;
+        self.row(What::Refusal(Arc::new(RefusalRow { epoch, seq, code, message, consumed, at })))
+    }
+
+    fn snapshot_if_due(&mut self) -> Option<Snapshot> {
+        self.since_snapshot += 1;
+        (self.since_snapshot >= self.snapshot_every).then(|| self.snapshot())
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        self.since_snapshot = 0;
+        let served = self.served();
+        Snapshot {
+            version: Arc::clone(&served.reference),
+            layout: Arc::clone(&served.layout),
+            numerics_rev: served.version.numerics_rev(),
+            last_ts: self.fold.last_ts(),
+            state: self.fold.state().into(),
+        }
+    }
+
+    /// Gives the next position. The only place where a stream moves.
+    fn row(&mut self, what: What) -> Row {
+        self.marks.pos += 1;
+        self.ring.push_back((self.marks.pos, what.clone()));
+        Row { id: 0, stream: Arc::clone(&self.stream), after: self.marks, what, gaps: None, snapshot: None }
+    }
+}

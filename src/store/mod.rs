@@ -1,0 +1,244 @@
+//! The durable record behind one small trait in domain words.
+//!
+//! Owns the trait [`Store`], what is read back, and the [`writer`] which gathers rows. A database is a file:
+//! [`sqlite`]. Promises that a batch commits whole or not at all, each stream by compare-and-set on its position,
+//! and that what `commit` returned is synced (as configured). Knows nothing of sockets, models or sessions.
+
+pub mod lock;
+pub mod sqlite;
+pub mod writer;
+
+use crate::stream::{Marks, RefusalRow, Row, StreamKey, StreamRef};
+use futures_util::future::BoxFuture;
+use tidegate_protocol::{EndpointName, Output};
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database answered with an error; try again.
+    #[error("store: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date; a person is needed.
+    #[error("store: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// The data dir cannot be used; a person is needed.
+    #[error("{0}")]
+    DataDir(String),
+    /// A stored row cannot be read; a person is needed.
+    #[error("store: {0}")]
+    Corrupt(String),
+    /// These streams stand elsewhere than the batch expected: nothing of the batch was committed.
+    #[error("store: {} stream(s) moved under the writer", .0.len())]
+    Moved(Vec<i64>),
+}
+
+/// The shortest name for results here.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Everything needed to bring a session back, but the readings behind the snapshot.
+#[derive(Debug, Clone)]
+pub struct StoredStream {
+    /// The stream.
+    pub stream: StreamRef,
+    /// Where it stands.
+    pub marks: Marks,
+    /// Skipped ranges of the current epoch.
+    pub gaps: Vec<(u64, u64)>,
+    /// The newest snapshot: its position, version id and content.
+    pub snapshot: Option<StoredSnapshot>,
+    /// Arrival of the newest row, Unix ms.
+    pub last_seen: i64,
+}
+
+/// A snapshot as read back; the version is an id, because it may no longer be loaded.
+#[derive(Debug, Clone)]
+pub struct StoredSnapshot {
+    /// Behind this position.
+    pub pos: u64,
+    /// Whose state.
+    pub version_id: i64,
+    /// Names and lengths of its buffers.
+    pub layout: String,
+    /// Revision of the arithmetic.
+    pub numerics_rev: u32,
+    /// Measured time of the newest folded reading.
+    pub last_ts: Option<i64>,
+    /// The buffers.
+    pub state: Vec<f32>,
+}
+
+/// A reading in a stream's log, to be folded behind a snapshot.
+///
+/// Rows that change the state in another way (a switch, a reset) carry a snapshot themselves, so nothing but
+/// readings ever stands behind the newest snapshot.
+#[derive(Debug, Clone)]
+pub struct LoggedReading {
+    /// Position.
+    pub pos: u64,
+    /// Measured, Unix ms.
+    pub ts: i64,
+    /// The values.
+    pub values: Vec<f32>,
+    /// Whether it went into the state the first time.
+    pub folded: bool,
+}
+
+/// What is known of one number.
+#[derive(Debug, Clone)]
+pub enum Known {
+    /// It was taken.
+    Sample(Box<StoredSample>),
+    /// It was refused.
+    Refusal(RefusalRow),
+}
+
+/// A sample as read back.
+#[derive(Debug, Clone)]
+pub struct StoredSample {
+    /// The row id.
+    pub id: u64,
+    /// The endpoint.
+    pub endpoint: String,
+    /// The device.
+    pub device: String,
+    /// The reading's epoch.
+    pub epoch: u64,
+    /// The reading's number.
+    pub seq: u64,
+    /// Measured, Unix ms.
+    pub ts: i64,
+    /// Arrived, Unix ms.
+    pub received_at: i64,
+    /// The values.
+    pub values: Vec<f32>,
+    /// The answer.
+    pub output: Output,
+    /// The model.
+    pub model: String,
+    /// Its version.
+    pub version: String,
+    /// From decode to step done, microseconds.
+    pub latency_us: u32,
+    /// What was odd.
+    pub flags: crate::stream::Flags,
+}
+
+impl StoredSample {
+    /// The row as peers see it.
+    pub fn into_wire(self) -> tidegate_protocol::Sample {
+        tidegate_protocol::Sample {
+            id: self.id,
+            endpoint: self.endpoint,
+            device: self.device,
+            epoch: self.epoch,
+            seq: self.seq,
+            ts: self.ts,
+            received_at: self.received_at,
+            values: self.values,
+            output: self.output,
+            model: self.model,
+            version: self.version,
+            arm: None,
+            latency_us: self.latency_us,
+            flags: self.flags.names(),
+        }
+    }
+}
+
+/// Which samples to read.
+#[derive(Debug, Clone, Default)]
+pub struct SampleQuery {
+    /// Only this endpoint.
+    pub endpoint: Option<String>,
+    /// Only this device.
+    pub device: Option<String>,
+    /// Only this epoch.
+    pub epoch: Option<u64>,
+    /// Measured at or after, Unix ms.
+    pub from: Option<i64>,
+    /// Measured before, Unix ms.
+    pub to: Option<i64>,
+    /// Beyond this id: after it, or before it when `newest_first`.
+    pub cursor: Option<u64>,
+    /// Up to and including this id.
+    pub until: Option<u64>,
+    /// By falling id.
+    pub newest_first: bool,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A stream for the list of devices.
+#[derive(Debug, Clone)]
+pub struct DeviceRow {
+    /// The stream.
+    pub key: StreamKey,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Highest number consumed.
+    pub high_water: Option<u64>,
+    /// Samples stored.
+    pub samples: u64,
+    /// Arrival of the newest row, Unix ms.
+    pub last_seen: i64,
+    /// The newest sample.
+    pub last: Option<StoredSample>,
+}
+
+/// What the store must do, whatever the database.
+pub trait Store: Send + Sync + 'static {
+    /// The log's id: another one for another database.
+    fn log_id(&self) -> &str;
+
+    /// The highest sample id and stream id given so far.
+    fn high_ids(&self) -> BoxFuture<'_, Result<(u64, i64)>>;
+
+    /// Commits all rows in one transaction. Rows of one stream stand in position order.
+    ///
+    /// `Moved` names streams whose stored position is not what their first row expects; then nothing was committed.
+    fn commit<'a>(&'a self, rows: &'a [&'a Row]) -> BoxFuture<'a, Result<()>>;
+
+    /// Stored positions of streams; a stream that is not stored is left out.
+    fn positions<'a>(&'a self, streams: &'a [i64]) -> BoxFuture<'a, Result<Vec<(i64, u64)>>>;
+
+    /// One stream with what a session needs.
+    fn load_stream<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<Option<StoredStream>>>;
+
+    /// The log of a stream behind a position, at most `limit` readings.
+    fn log_after(&self, stream: i64, pos: u64, limit: u32) -> BoxFuture<'_, Result<Vec<LoggedReading>>>;
+
+    /// Position of the newest reset of a stream, 0 when there was none.
+    fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<u64>>;
+
+    /// Position of the `n`-th reading behind `pos`; `None` when there are fewer.
+    fn nth_folded(&self, stream: i64, pos: u64, n: u32) -> BoxFuture<'_, Result<Option<u64>>>;
+
+    /// What is known of one number.
+    fn find(&self, stream: i64, epoch: u64, seq: u64) -> BoxFuture<'_, Result<Option<Known>>>;
+
+    /// Samples by id.
+    fn samples<'a>(&'a self, query: &'a SampleQuery) -> BoxFuture<'a, Result<Vec<StoredSample>>>;
+
+    /// Streams by (endpoint, device), after `cursor`.
+    fn devices<'a>(
+        &'a self,
+        endpoint: Option<&'a str>,
+        cursor: Option<&'a StreamKey>,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<DeviceRow>>>;
+
+    /// Makes an endpoint's revision and a version known; the same name with another hash is refused.
+    fn register_version<'a>(
+        &'a self,
+        endpoint: &'a EndpointName,
+        model: &'a str,
+        version: &'a str,
+        hash: &'a [u8; 32],
+    ) -> BoxFuture<'a, Result<i64>>;
+
+    /// Makes an endpoint's schema revision known.
+    fn register_endpoint<'a>(&'a self, name: &'a EndpointName, revision: u32, manifest: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Closes the database after the last commit.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}

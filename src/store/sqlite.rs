@@ -1,0 +1,460 @@
+//! SQLite: the embedded default. One write connection, a few read-only ones, WAL.
+//!
+//! Owns the SQL. Every commit is one immediate transaction; streams move by compare-and-set on `pos`. Rows are
+//! inserted many at a time by statements of a few fixed sizes, so that each is prepared once. Durable means
+//! `synchronous = FULL` (the default): the WAL is synced before `commit` returns.
+
+mod bulk;
+mod read;
+
+use super::{DeviceRow, Known, LoggedReading, Result, SampleQuery, Store, StoreError, StoredSample, StoredStream};
+use crate::stream::{Marks, Numbering, Row, Snapshot, StreamKey, What, now_ms};
+use futures_util::future::BoxFuture;
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{Connection, Row as _};
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+use tidegate_protocol::EndpointName;
+use tidegate_protocol::codec::encode_output;
+use tokio::sync::Mutex;
+
+/// Connections that read beside the writer.
+const READERS: u32 = 4;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations/sqlite");
+
+/// The database file `tidegate.db` in a data dir.
+pub struct SqliteStore {
+    log_id: String,
+    writer: Mutex<Option<SqliteConnection>>,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens or makes the database and brings its schema up to date. The caller holds the data dir's lock.
+    ///
+    /// # Errors
+    /// A file that cannot be opened or is no database of ours.
+    pub async fn open(data_dir: &Path, synchronous_full: bool) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(data_dir.join("tidegate.db"))
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(Duration::from_secs(5))
+            .statement_cache_capacity(128);
+        let synchronous = if synchronous_full { SqliteSynchronous::Full } else { SqliteSynchronous::Normal };
+        let mut writer =
+            SqliteConnection::connect_with(&options.clone().create_if_missing(true).synchronous(synchronous)).await?;
+        MIGRATIONS.run(&mut writer).await?;
+        let log_id = log_id(&mut writer).await?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
+        Ok(Self { log_id, writer: Mutex::new(Some(writer)), readers })
+    }
+}
+
+/// The log's id, made once with the database.
+async fn log_id(writer: &mut SqliteConnection) -> Result<String> {
+    sqlx::query("INSERT INTO log (id, created) SELECT lower(hex(randomblob(8))), ? WHERE NOT EXISTS (SELECT 1 FROM log)")
+        .bind(now_ms())
+        .execute(&mut *writer)
+        .await?;
+    Ok(sqlx::query_scalar("SELECT id FROM log").fetch_one(writer).await?)
+}
+
+fn closed() -> StoreError {
+    StoreError::Database(sqlx::Error::PoolClosed)
+}
+
+impl Store for SqliteStore {
+    fn log_id(&self) -> &str {
+        &self.log_id
+    }
+
+    fn high_ids(&self) -> BoxFuture<'_, Result<(u64, i64)>> {
+        Box::pin(async {
+            let row = sqlx::query(
+                "SELECT coalesce((SELECT max(id) FROM samples), 0), coalesce((SELECT max(id) FROM streams), 0)",
+            )
+            .fetch_one(&self.readers)
+            .await?;
+            Ok((read::number(&row, 0), row.get(1)))
+        })
+    }
+
+    fn commit<'a>(&'a self, rows: &'a [&'a Row]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            let connection = writer.as_mut().ok_or_else(closed)?;
+            // An error leaves the transaction to roll back when it is dropped.
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+            write_rows(&mut transaction, rows).await?;
+            transaction.commit().await?;
+            Ok(())
+        })
+    }
+
+    fn positions<'a>(&'a self, streams: &'a [i64]) -> BoxFuture<'a, Result<Vec<(i64, u64)>>> {
+        Box::pin(async move {
+            let mut found = Vec::with_capacity(streams.len());
+            for id in streams {
+                let row = sqlx::query("SELECT pos FROM streams WHERE id = ?").bind(id).fetch_optional(&self.readers).await?;
+                found.extend(row.map(|row| (*id, read::number(&row, 0))));
+            }
+            Ok(found)
+        })
+    }
+
+    fn load_stream<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<Option<StoredStream>>> {
+        Box::pin(read::load_stream(&self.readers, key))
+    }
+
+    fn log_after(&self, stream: i64, pos: u64, limit: u32) -> BoxFuture<'_, Result<Vec<LoggedReading>>> {
+        Box::pin(read::log_after(&self.readers, stream, pos, limit))
+    }
+
+    fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(async move {
+            let row = sqlx::query("SELECT coalesce(max(pos), 0) FROM stream_log WHERE stream_id = ? AND kind = 2")
+                .bind(stream)
+                .fetch_one(&self.readers)
+                .await?;
+            Ok(read::number(&row, 0))
+        })
+    }
+
+    fn nth_folded(&self, stream: i64, pos: u64, n: u32) -> BoxFuture<'_, Result<Option<u64>>> {
+        Box::pin(async move {
+            let Some(skip) = n.checked_sub(1) else { return Ok(Some(pos)) };
+            // Late readings are stored but not folded; their flag is 8 (see `Flags::LATE`).
+            let row = sqlx::query(
+                "SELECT pos FROM samples WHERE stream_id = ? AND pos > ? AND flags & 8 = 0 ORDER BY id LIMIT 1 OFFSET ?",
+            )
+            .bind(stream)
+            .bind(signed(pos))
+            .bind(skip)
+            .fetch_optional(&self.readers)
+            .await?;
+            Ok(row.map(|row| read::number(&row, 0)))
+        })
+    }
+
+    fn find(&self, stream: i64, epoch: u64, seq: u64) -> BoxFuture<'_, Result<Option<Known>>> {
+        Box::pin(read::find(&self.readers, stream, epoch, seq))
+    }
+
+    fn samples<'a>(&'a self, query: &'a SampleQuery) -> BoxFuture<'a, Result<Vec<StoredSample>>> {
+        Box::pin(read::samples(&self.readers, query))
+    }
+
+    fn devices<'a>(
+        &'a self,
+        endpoint: Option<&'a str>,
+        cursor: Option<&'a StreamKey>,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<DeviceRow>>> {
+        Box::pin(read::devices(&self.readers, endpoint, cursor, limit))
+    }
+
+    fn register_version<'a>(
+        &'a self,
+        endpoint: &'a EndpointName,
+        model: &'a str,
+        version: &'a str,
+        hash: &'a [u8; 32],
+    ) -> BoxFuture<'a, Result<i64>> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            let connection = writer.as_mut().ok_or_else(closed)?;
+            sqlx::query(
+                "INSERT INTO versions (endpoint, model, version, hash, seen_at) VALUES (?, ?, ?, ?, ?) \
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(endpoint.as_str())
+            .bind(model)
+            .bind(version)
+            .bind(hash.as_slice())
+            .bind(now_ms())
+            .execute(&mut *connection)
+            .await?;
+            let row = sqlx::query("SELECT id, hash FROM versions WHERE endpoint = ? AND model = ? AND version = ?")
+                .bind(endpoint.as_str())
+                .bind(model)
+                .bind(version)
+                .fetch_one(connection)
+                .await?;
+            if row.get::<&[u8], _>(1) != hash {
+                return Err(StoreError::Corrupt(format!(
+                    "version {endpoint}/{model}/{version} is not what this database recorded: a version never changes, \
+                     give the new one a new number"
+                )));
+            }
+            Ok(row.get(0))
+        })
+    }
+
+    fn register_endpoint<'a>(&'a self, name: &'a EndpointName, revision: u32, manifest: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            let connection = writer.as_mut().ok_or_else(closed)?;
+            sqlx::query(
+                "INSERT INTO endpoints (name, revision, manifest, seen_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            )
+            .bind(name.as_str())
+            .bind(revision)
+            .bind(manifest)
+            .bind(now_ms())
+            .execute(connection)
+            .await?;
+            Ok(())
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.readers.close().await;
+            if let Some(writer) = self.writer.lock().await.take()
+                && let Err(error) = writer.close().await
+            {
+                tracing::warn!(%error, "database did not close cleanly");
+            }
+        })
+    }
+}
+
+/// What a batch does to one stream's own row.
+struct Move {
+    expected: u64,
+    after: Marks,
+    samples: i64,
+    newest: usize,
+}
+
+async fn write_rows(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<()> {
+    move_streams(connection, rows).await?;
+    insert_samples(connection, rows).await?;
+    for row in rows {
+        write_extras(connection, row).await?;
+    }
+    Ok(())
+}
+
+/// Compare-and-set of every stream in the batch; a stream whose first row is at position 1 is new.
+async fn move_streams(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<()> {
+    let moves = gather_moves(rows)?;
+    let at = now_ms();
+    let (new, known): (Vec<_>, Vec<_>) = moves.iter().partition(|(_, step)| step.expected == 0);
+    bulk::NEW_STREAMS
+        .run(connection, &new, |query, (id, step)| {
+            let key = &rows[step.newest].stream.key;
+            bind_marks(query.bind(**id), step, at).bind(key.endpoint.to_string()).bind(key.device.to_string()).bind(at)
+        })
+        .await?;
+    let moved = bulk::MOVED_STREAMS
+        .run(connection, &known, |query, (id, step)| {
+            bind_marks(query.bind(**id), step, at).bind(signed(step.expected))
+        })
+        .await?;
+    if moved != known.len() as u64 {
+        return Err(StoreError::Moved(known.iter().map(|(id, _)| **id).collect()));
+    }
+    Ok(())
+}
+
+/// Refuses rows of one stream that do not follow each other.
+fn gather_moves(rows: &[&Row]) -> Result<HashMap<i64, Move>> {
+    let mut moves: HashMap<i64, Move> = HashMap::with_capacity(rows.len());
+    for (index, row) in rows.iter().enumerate() {
+        let expected = row.after.pos - 1;
+        let step = moves.entry(row.stream.id).or_insert(Move { expected, after: row.after, samples: 0, newest: index });
+        if step.newest != index && expected != step.after.pos {
+            return Err(StoreError::Moved(vec![row.stream.id]));
+        }
+        step.after = row.after;
+        step.newest = index;
+        step.samples += i64::from(matches!(row.what, What::Sample(_)));
+    }
+    Ok(moves)
+}
+
+fn bind_marks(query: bulk::Query, step: &Move, at: i64) -> bulk::Query {
+    query
+        .bind(signed(step.after.pos))
+        .bind(signed(step.after.epoch))
+        .bind(step.after.high_water.map(signed))
+        .bind(numbering_code(step.after.numbering))
+        .bind(step.after.last_ts)
+        .bind(at)
+        .bind(step.samples)
+}
+
+async fn insert_samples(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<()> {
+    let samples: Vec<_> = rows
+        .iter()
+        .filter_map(|row| match &row.what {
+            What::Sample(sample) => Some((row.id, sample)),
+            _ => None,
+        })
+        .collect();
+    bulk::SAMPLES
+        .run(connection, &samples, |query, (id, sample)| {
+            let mut output = Vec::with_capacity(16);
+            encode_output(&sample.output, &mut output);
+            query
+                .bind(signed(*id))
+                .bind(sample.stream.id)
+                .bind(signed(sample.pos))
+                .bind(signed(sample.epoch))
+                .bind(signed(sample.seq))
+                .bind(sample.ts)
+                .bind(sample.received_at)
+                .bind(crate::stream::to_le_bytes(&sample.values))
+                .bind(output)
+                .bind(sample.version.id)
+                .bind(sample.latency_us)
+                .bind(sample.flags.0)
+                .bind(sample.numerics_rev)
+        })
+        .await?;
+    Ok(())
+}
+
+/// Everything that a reading seldom brings: refusals, log rows, gaps, snapshots, feedback.
+async fn write_extras(connection: &mut SqliteConnection, row: &Row) -> Result<()> {
+    match &row.what {
+        What::Sample(_) => {}
+        What::Refusal(refusal) => {
+            sqlx::query(
+                "INSERT INTO refusals (stream_id, pos, epoch, seq, code, message, consumed, at) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(row.stream.id)
+            .bind(signed(row.after.pos))
+            .bind(signed(refusal.epoch))
+            .bind(refusal.seq.map(signed))
+            .bind(refusal.code.as_str())
+            .bind(refusal.message.clone())
+            .bind(refusal.consumed)
+            .bind(refusal.at)
+            .execute(&mut *connection)
+            .await?;
+        }
+        What::Epoch => insert_log_row(connection, row, 3, None, None, "started by the device").await?,
+        What::Reset => insert_log_row(connection, row, 2, None, None, "asked by the device").await?,
+        What::Switch { version, reason, warm_from } => {
+            insert_log_row(connection, row, 1, Some(version.id), *warm_from, reason).await?;
+        }
+        What::Feedback { epoch, seq, label } => insert_feedback(connection, row.stream.id, *epoch, *seq, label).await?,
+    }
+    if let Some(gaps) = &row.gaps {
+        replace_gaps(connection, row, gaps).await?;
+    }
+    if let Some(snapshot) = &row.snapshot {
+        insert_snapshot(connection, row, snapshot).await?;
+    }
+    Ok(())
+}
+
+async fn insert_log_row(
+    connection: &mut SqliteConnection,
+    row: &Row,
+    kind: i64,
+    version: Option<i64>,
+    warm_from: Option<u64>,
+    reason: &str,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO stream_log (stream_id, pos, kind, epoch, version_id, warm_from, reason, at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(row.stream.id)
+    .bind(signed(row.after.pos))
+    .bind(kind)
+    .bind(signed(row.after.epoch))
+    .bind(version)
+    .bind(warm_from.map(signed))
+    .bind(reason.to_owned())
+    .bind(now_ms())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn insert_feedback(
+    connection: &mut SqliteConnection,
+    stream: i64,
+    epoch: u64,
+    seq: u64,
+    label: &tidegate_protocol::message::Label,
+) -> Result<()> {
+    use tidegate_protocol::message::Label;
+    let (text, number) = match label {
+        Label::Text(text) => (Some(text.clone()), None),
+        Label::Number(number) => (None, Some(*number)),
+    };
+    sqlx::query("INSERT INTO feedback (stream_id, epoch, seq, label, number, at) VALUES (?, ?, ?, ?, ?, ?)")
+        .bind(stream)
+        .bind(signed(epoch))
+        .bind(signed(seq))
+        .bind(text)
+        .bind(number)
+        .bind(now_ms())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn replace_gaps(connection: &mut SqliteConnection, row: &Row, gaps: &[(u64, u64)]) -> Result<()> {
+    sqlx::query("DELETE FROM gaps WHERE stream_id = ?").bind(row.stream.id).execute(&mut *connection).await?;
+    for (from, to) in gaps {
+        sqlx::query("INSERT INTO gaps (stream_id, epoch, from_seq, to_seq) VALUES (?, ?, ?, ?)")
+            .bind(row.stream.id)
+            .bind(signed(row.after.epoch))
+            .bind(signed(*from))
+            .bind(signed(*to))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn insert_snapshot(connection: &mut SqliteConnection, row: &Row, snapshot: &Snapshot) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO snapshots (stream_id, pos, version_id, layout, numerics_rev, last_ts, state) \
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(row.stream.id)
+    .bind(signed(row.after.pos))
+    .bind(snapshot.version.id)
+    .bind(snapshot.layout.to_string())
+    .bind(snapshot.numerics_rev)
+    .bind(snapshot.last_ts)
+    .bind(crate::stream::to_le_bytes(&snapshot.state))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Numbers are at most 2^53-1, so they fit.
+fn signed(number: u64) -> i64 {
+    number.cast_signed()
+}
+
+fn numbering_code(numbering: Numbering) -> i64 {
+    match numbering {
+        Numbering::Open => 0,
+        Numbering::Device => 1,
+        Numbering::Server => 2,
+    }
+}
+
+fn numbering_of(code: i64) -> Numbering {
+    match code {
+        1 => Numbering::Device,
+        2 => Numbering::Server,
+        _ => Numbering::Open,
+    }
+}

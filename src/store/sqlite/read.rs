@@ -1,0 +1,223 @@
+//! Everything that SQLite reads: sessions to bring back, numbers to look up, pages of samples and devices.
+
+use super::numbering_of;
+use crate::store::{
+    DeviceRow, Known, LoggedReading, Result, SampleQuery, StoreError, StoredSample, StoredSnapshot, StoredStream,
+};
+use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_bytes};
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite};
+use tidegate_protocol::codec::decode_output;
+use tidegate_protocol::{DeviceId, EndpointName, NackCode};
+
+const SAMPLE_COLUMNS: &str = "SELECT s.id, t.endpoint, t.device, s.epoch, s.seq, s.ts, s.received_at, s.\"values\", \
+     s.output, v.model, v.version, s.latency_us, s.flags \
+     FROM samples s JOIN streams t ON t.id = s.stream_id JOIN versions v ON v.id = s.version_id ";
+
+/// A number that the schema keeps within 0..2^53.
+pub fn number(row: &SqliteRow, column: usize) -> u64 {
+    row.get::<i64, _>(column).cast_unsigned()
+}
+
+fn optional_number(row: &SqliteRow, column: usize) -> Option<u64> {
+    row.get::<Option<i64>, _>(column).map(i64::cast_unsigned)
+}
+
+fn key(row: &SqliteRow, column: usize) -> Result<StreamKey> {
+    let bad = |error: tidegate_protocol::IdError| StoreError::Corrupt(error.to_string());
+    Ok(StreamKey {
+        endpoint: EndpointName::new(row.get(column)).map_err(bad)?,
+        device: DeviceId::new(row.get(column + 1)).map_err(bad)?,
+    })
+}
+
+/// One stream with what a session needs.
+pub async fn load_stream(pool: &SqlitePool, key: &StreamKey) -> Result<Option<StoredStream>> {
+    // One read transaction: marks, gaps and snapshot belong to the same commit.
+    let mut connection = pool.begin().await?;
+    let row = sqlx::query(
+        "SELECT id, pos, epoch, high_water, mode, last_ts, last_seen FROM streams WHERE endpoint = ? AND device = ?",
+    )
+    .bind(key.endpoint.to_string())
+    .bind(key.device.to_string())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let id: i64 = row.get(0);
+    let marks = Marks {
+        pos: number(&row, 1),
+        epoch: number(&row, 2),
+        high_water: optional_number(&row, 3),
+        numbering: numbering_of(row.get(4)),
+        last_ts: row.get(5),
+    };
+    let gaps = sqlx::query("SELECT from_seq, to_seq FROM gaps WHERE stream_id = ? AND epoch = ? ORDER BY from_seq")
+        .bind(id)
+        .bind(marks.epoch.cast_signed())
+        .fetch_all(&mut *connection)
+        .await?;
+    let snapshot = sqlx::query(
+        "SELECT pos, version_id, layout, numerics_rev, last_ts, state FROM snapshots \
+         WHERE stream_id = ? ORDER BY pos DESC LIMIT 1",
+    )
+    .bind(id)
+    .fetch_optional(&mut *connection)
+    .await?;
+    Ok(Some(StoredStream {
+        stream: StreamRef { id, key: key.clone() },
+        marks,
+        gaps: gaps.iter().map(|row| (number(row, 0), number(row, 1))).collect(),
+        snapshot: snapshot.as_ref().map(stored_snapshot),
+        last_seen: row.get(6),
+    }))
+}
+
+fn stored_snapshot(row: &SqliteRow) -> StoredSnapshot {
+    StoredSnapshot {
+        pos: number(row, 0),
+        version_id: row.get(1),
+        layout: row.get(2),
+        numerics_rev: row.get(3),
+        last_ts: row.get(4),
+        state: from_le_bytes(row.get(5)),
+    }
+}
+
+/// Readings of a stream behind a position. Commit order is position order, so the row id finds the place.
+pub async fn log_after(pool: &SqlitePool, stream: i64, pos: u64, limit: u32) -> Result<Vec<LoggedReading>> {
+    let rows = sqlx::query(
+        "SELECT pos, ts, \"values\", output FROM samples WHERE stream_id = ? AND pos > ? ORDER BY id LIMIT ?",
+    )
+    .bind(stream)
+    .bind(pos.cast_signed())
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let output = decode_output(row.get(3)).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            Ok(LoggedReading {
+                pos: number(row, 0),
+                ts: row.get(1),
+                values: from_le_bytes(row.get(2)),
+                folded: crate::stream::is_folded(&output),
+            })
+        })
+        .collect()
+}
+
+/// What is known of one number: the sample if it was taken, else the refusal that consumed it.
+pub async fn find(pool: &SqlitePool, stream: i64, epoch: u64, seq: u64) -> Result<Option<Known>> {
+    let mut query = QueryBuilder::<Sqlite>::new(SAMPLE_COLUMNS);
+    query.push("WHERE s.stream_id = ").push_bind(stream);
+    query.push(" AND s.epoch = ").push_bind(epoch.cast_signed());
+    query.push(" AND s.seq = ").push_bind(seq.cast_signed());
+    if let Some(row) = query.build().fetch_optional(pool).await? {
+        return Ok(Some(Known::Sample(Box::new(stored_sample(&row)?))));
+    }
+    let row = sqlx::query(
+        "SELECT code, message, at FROM refusals WHERE stream_id = ? AND epoch = ? AND seq = ? AND consumed ORDER BY id LIMIT 1",
+    )
+    .bind(stream)
+    .bind(epoch.cast_signed())
+    .bind(seq.cast_signed())
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| {
+        let code: &str = row.get(0);
+        let code = NackCode::ALL.iter().find(|known| known.as_str() == code).copied();
+        Known::Refusal(RefusalRow {
+            epoch,
+            seq: Some(seq),
+            code: code.unwrap_or(NackCode::BadReading),
+            message: row.get(1),
+            consumed: true,
+            at: row.get(2),
+        })
+    }))
+}
+
+/// A page of samples.
+pub async fn samples(pool: &SqlitePool, wanted: &SampleQuery) -> Result<Vec<StoredSample>> {
+    let mut query = QueryBuilder::<Sqlite>::new(SAMPLE_COLUMNS);
+    query.push("WHERE 1");
+    if let (Some(endpoint), Some(device)) = (&wanted.endpoint, &wanted.device) {
+        query.push(" AND s.stream_id = (SELECT id FROM streams WHERE endpoint = ").push_bind(endpoint.clone());
+        query.push(" AND device = ").push_bind(device.clone()).push(")");
+    } else if let Some(endpoint) = &wanted.endpoint {
+        query.push(" AND t.endpoint = ").push_bind(endpoint.clone());
+    } else if let Some(device) = &wanted.device {
+        query.push(" AND t.device = ").push_bind(device.clone());
+    }
+    if let Some(epoch) = wanted.epoch {
+        query.push(" AND s.epoch = ").push_bind(epoch.cast_signed());
+    }
+    if let Some(from) = wanted.from {
+        query.push(" AND s.ts >= ").push_bind(from);
+    }
+    if let Some(to) = wanted.to {
+        query.push(" AND s.ts < ").push_bind(to);
+    }
+    if let Some(cursor) = wanted.cursor {
+        query.push(if wanted.newest_first { " AND s.id < " } else { " AND s.id > " }).push_bind(cursor.cast_signed());
+    }
+    if let Some(until) = wanted.until {
+        query.push(" AND s.id <= ").push_bind(until.cast_signed());
+    }
+    query.push(if wanted.newest_first { " ORDER BY s.id DESC LIMIT " } else { " ORDER BY s.id LIMIT " });
+    query.push_bind(wanted.limit);
+    query.build().fetch_all(pool).await?.iter().map(stored_sample).collect()
+}
+
+fn stored_sample(row: &SqliteRow) -> Result<StoredSample> {
+    Ok(StoredSample {
+        id: number(row, 0),
+        endpoint: row.get(1),
+        device: row.get(2),
+        epoch: number(row, 3),
+        seq: number(row, 4),
+        ts: row.get(5),
+        received_at: row.get(6),
+        values: from_le_bytes(row.get(7)),
+        output: decode_output(row.get(8)).map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        model: row.get(9),
+        version: row.get(10),
+        latency_us: row.get(11),
+        flags: Flags(row.get(12)),
+    })
+}
+
+/// A page of streams with their newest sample.
+pub async fn devices(
+    pool: &SqlitePool,
+    endpoint: Option<&str>,
+    cursor: Option<&StreamKey>,
+    limit: u32,
+) -> Result<Vec<DeviceRow>> {
+    let mut query =
+        QueryBuilder::<Sqlite>::new("SELECT id, endpoint, device, epoch, high_water, samples, last_seen FROM streams WHERE 1");
+    if let Some(endpoint) = endpoint {
+        query.push(" AND endpoint = ").push_bind(endpoint.to_owned());
+    }
+    if let Some(after) = cursor {
+        query.push(" AND (endpoint, device) > (").push_bind(after.endpoint.to_string());
+        query.push(", ").push_bind(after.device.to_string()).push(")");
+    }
+    query.push(" ORDER BY endpoint, device LIMIT ").push_bind(limit);
+    let rows = query.build().fetch_all(pool).await?;
+    let mut devices = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut newest = QueryBuilder::<Sqlite>::new(SAMPLE_COLUMNS);
+        newest.push("WHERE s.stream_id = ").push_bind(row.get::<i64, _>(0)).push(" ORDER BY s.id DESC LIMIT 1");
+        let last = newest.build().fetch_optional(pool).await?;
+        devices.push(DeviceRow {
+            key: key(row, 1)?,
+            epoch: number(row, 3),
+            high_water: optional_number(row, 4),
+            samples: number(row, 5),
+            last_seen: row.get(6),
+            last: last.as_ref().map(stored_sample).transpose()?,
+        });
+    }
+    Ok(devices)
+}

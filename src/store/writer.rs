@@ -1,0 +1,268 @@
+//! The single writer: gathers rows of many streams and commits them together.
+//!
+//! Owns the queue to the store (bounded: a row is admitted only with a permit in hand, so sending never fails or waits)
+//! and the sample ids. Promises: rows of one stream commit in position order; a batch commits whole or not at all; a failed
+//! or unknown outcome is retried as the same batch after re-reading positions; a stream whose row the store will never
+//! take is stopped alone. What was committed goes to a [`CommitSink`], on this task, in commit order.
+//!
+//! Idle, it commits a row at once. Under load commits start `commit_interval` apart, so that many rows share a sync.
+
+use super::{Store, StoreError};
+use crate::config::StoreConfig;
+use crate::stream::{Row, What, now_ms};
+use crate::telemetry::metric;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// First and longest wait between two tries of a batch.
+const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// A row and whose it is; the owner comes back with the commit.
+#[derive(Debug)]
+pub struct Entry<T> {
+    /// What to store.
+    pub row: Row,
+    /// Whom to tell.
+    pub owner: T,
+}
+
+/// Who hears of commits. Called on the writer's task: must not block.
+pub trait CommitSink<T>: Send + 'static {
+    /// These rows are durable, in this order.
+    fn committed(&mut self, entries: Vec<Entry<T>>);
+    /// The store will never take these rows: their streams must be loaded again.
+    fn stopped(&mut self, entries: Vec<Entry<T>>);
+}
+
+/// Whether the store takes commits at the moment.
+#[derive(Debug, Default)]
+pub struct StoreHealth {
+    failing: AtomicBool,
+    /// When the batch being committed was gathered, Unix ms; 0 while there is none.
+    busy_since: AtomicI64,
+}
+
+impl StoreHealth {
+    /// Whether the last try of a commit failed.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Age of the commit in progress.
+    pub fn lag(&self) -> Duration {
+        match self.busy_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(now_ms().saturating_sub(since).unsigned_abs()),
+        }
+    }
+}
+
+/// The way into the writer's queue.
+#[derive(Debug)]
+pub struct WriterHandle<T> {
+    queue: mpsc::Sender<Entry<T>>,
+    health: Arc<StoreHealth>,
+}
+
+impl<T> WriterHandle<T> {
+    /// Waits for room for `rows` rows. `None`: the writer has stopped.
+    pub async fn reserve(&self, rows: usize) -> Option<mpsc::PermitIterator<'_, Entry<T>>> {
+        self.queue.reserve_many(rows).await.ok()
+    }
+
+    /// Room for `rows` rows, if there is any now.
+    pub fn try_reserve(&self, rows: usize) -> Option<mpsc::PermitIterator<'_, Entry<T>>> {
+        self.queue.try_reserve_many(rows).ok()
+    }
+
+    /// Rows waiting now.
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// Whether the store takes commits.
+    pub fn health(&self) -> &Arc<StoreHealth> {
+        &self.health
+    }
+}
+
+/// The writer's task.
+pub struct Writer<T, S> {
+    store: Arc<dyn Store>,
+    queue: mpsc::Receiver<Entry<T>>,
+    sink: S,
+    config: StoreConfig,
+    health: Arc<StoreHealth>,
+    next_id: u64,
+}
+
+/// Makes a writer; `high_id` is the highest sample id given so far.
+pub fn writer<T, S>(store: Arc<dyn Store>, config: StoreConfig, high_id: u64, sink: S) -> (WriterHandle<T>, Writer<T, S>)
+where
+    T: Send + 'static,
+    S: CommitSink<T>,
+{
+    let (sender, queue) = mpsc::channel(config.queue);
+    let health = Arc::new(StoreHealth::default());
+    let handle = WriterHandle { queue: sender, health: Arc::clone(&health) };
+    (handle, Writer { store, queue, sink, config, health, next_id: high_id + 1 })
+}
+
+impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
+    /// Runs until `flush` is cancelled and everything that was admitted is committed.
+    pub async fn run(mut self, flush: CancellationToken) {
+        let mut last_start = Instant::now() - self.config.commit_interval;
+        let mut batch = Vec::new();
+        while self.gather(&mut batch, last_start, &flush).await {
+            last_start = Instant::now();
+            self.health.busy_since.store(now_ms(), Ordering::Relaxed);
+            self.give_ids(&mut batch);
+            metrics::histogram!(metric::STORE_BATCH_ROWS).record(batch.len() as f64);
+            self.commit(std::mem::take(&mut batch)).await;
+            self.health.busy_since.store(0, Ordering::Relaxed);
+            metrics::histogram!(metric::STAGE_SECONDS, "stage" => "store").record(last_start.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Fills `batch` with what waits; false once the queue is closed and empty.
+    async fn gather(&mut self, batch: &mut Vec<Entry<T>>, last_start: Instant, flush: &CancellationToken) -> bool {
+        let most = self.config.max_batch;
+        let received = tokio::select! {
+            biased;
+            received = self.queue.recv_many(batch, most) => received,
+            () = flush.cancelled(), if !self.queue.is_closed() => {
+                self.queue.close();
+                self.queue.recv_many(batch, most).await
+            }
+        };
+        if received == 0 {
+            return false;
+        }
+        let due = last_start + self.config.commit_interval;
+        while batch.len() < most && Instant::now() < due && !flush.is_cancelled() {
+            let room = most - batch.len();
+            match tokio::time::timeout_at(due, self.queue.recv_many(batch, room)).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        true
+    }
+
+    fn give_ids(&mut self, batch: &mut [Entry<T>]) {
+        for entry in batch {
+            if matches!(entry.row.what, What::Sample(_)) {
+                entry.row.id = self.next_id;
+                self.next_id += 1;
+            }
+        }
+    }
+
+    /// Tries until every entry is committed or its stream is stopped.
+    async fn commit(&mut self, mut batch: Vec<Entry<T>>) {
+        let mut wait = RETRY.0;
+        while !batch.is_empty() {
+            let rows: Vec<&Row> = batch.iter().map(|entry| &entry.row).collect();
+            match self.store.commit(&rows).await {
+                Ok(()) => {
+                    self.health.failing.store(false, Ordering::Relaxed);
+                    metrics::counter!(metric::STORE_COMMITS).increment(1);
+                    return self.sink.committed(batch);
+                }
+                Err(error) if is_poison(&error) => {
+                    drop(rows);
+                    tracing::error!(%error, "the store refused a row; committing stream by stream");
+                    return self.commit_apart(batch).await;
+                }
+                Err(error) => {
+                    self.health.failing.store(true, Ordering::Relaxed);
+                    metrics::counter!(metric::STORE_FAILURES).increment(1);
+                    tracing::error!(%error, rows = batch.len(), retry_ms = wait.as_millis() as u64, "commit failed");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RETRY.1);
+                    batch = self.resolve(batch).await;
+                }
+            }
+        }
+    }
+
+    /// Commits each stream's rows by themselves, so that a row the store never takes stops its stream only.
+    async fn commit_apart(&mut self, batch: Vec<Entry<T>>) {
+        for part in by_stream(batch) {
+            let rows: Vec<&Row> = part.iter().map(|entry| &entry.row).collect();
+            match self.store.commit(&rows).await {
+                Ok(()) => self.sink.committed(part),
+                Err(error) => {
+                    tracing::error!(%error, stream = %part[0].row.stream.key, rows = part.len(), "stream stopped");
+                    metrics::counter!(metric::STREAMS_STOPPED).increment(1);
+                    self.sink.stopped(part);
+                }
+            }
+        }
+    }
+
+    /// After a failed or unknown outcome: tells what is committed after all, stops streams that stand elsewhere, and
+    /// returns what to try again.
+    async fn resolve(&mut self, batch: Vec<Entry<T>>) -> Vec<Entry<T>> {
+        let spans = spans(&batch);
+        let ids: Vec<i64> = spans.keys().copied().collect();
+        let Ok(found) = self.store.positions(&ids).await else { return batch };
+        let found: HashMap<i64, u64> = found.into_iter().collect();
+        let stands = |id: i64| found.get(&id).copied().unwrap_or(0);
+        if ids.iter().all(|id| stands(*id) == spans[id].1) {
+            self.health.failing.store(false, Ordering::Relaxed);
+            self.sink.committed(batch);
+            return Vec::new();
+        }
+        let (again, stopped): (Vec<_>, Vec<_>) = batch.into_iter().partition(|entry| {
+            let id = entry.row.stream.id;
+            stands(id) == spans[&id].0
+        });
+        if !stopped.is_empty() {
+            tracing::error!(rows = stopped.len(), "streams stand elsewhere than this server left them; another writer?");
+            metrics::counter!(metric::STREAMS_STOPPED).increment(1);
+            self.sink.stopped(stopped);
+        }
+        again
+    }
+}
+
+/// Errors that the same rows will meet again.
+fn is_poison(error: &StoreError) -> bool {
+    match error {
+        StoreError::Database(sqlx::Error::Database(error)) => {
+            !matches!(error.kind(), sqlx::error::ErrorKind::Other)
+        }
+        StoreError::Database(sqlx::Error::Encode(_)) | StoreError::Moved(_) => true,
+        _ => false,
+    }
+}
+
+/// Position before the first and after the last row of each stream.
+fn spans<T>(batch: &[Entry<T>]) -> HashMap<i64, (u64, u64)> {
+    let mut spans = HashMap::new();
+    for Entry { row, .. } in batch {
+        let span = spans.entry(row.stream.id).or_insert((row.after.pos - 1, row.after.pos));
+        span.1 = row.after.pos;
+    }
+    spans
+}
+
+/// The batch cut into streams, each in its order.
+fn by_stream<T>(batch: Vec<Entry<T>>) -> Vec<Vec<Entry<T>>> {
+    let mut places = HashMap::new();
+    let mut parts: Vec<Vec<Entry<T>>> = Vec::new();
+    for entry in batch {
+        let place = *places.entry(entry.row.stream.id).or_insert(parts.len());
+        if place == parts.len() {
+            parts.push(Vec::new());
+        }
+        parts[place].push(entry);
+    }
+    parts
+}

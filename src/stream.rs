@@ -1,0 +1,269 @@
+//! The words that several parts share: which stream, which version, what a row looks like before and after commit.
+//!
+//! Plain data, no behaviour beyond small helpers. Below every other module of the server: `store`, `inference`, `push` and
+//! `session` all speak in these types and never import each other's insides.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tidegate_protocol::message::Label;
+use tidegate_protocol::{DeviceId, EndpointName, NackCode, Output, Sample};
+
+/// The unit of state: one device at one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamKey {
+    /// The endpoint.
+    pub endpoint: EndpointName,
+    /// The device.
+    pub device: DeviceId,
+}
+
+impl std::fmt::Display for StreamKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.endpoint, self.device)
+    }
+}
+
+/// A stream as the store knows it: its row id and its key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StreamRef {
+    /// Row id.
+    pub id: i64,
+    /// Endpoint and device.
+    pub key: StreamKey,
+}
+
+/// A version as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRef {
+    /// Row id.
+    pub id: i64,
+    /// The endpoint it serves.
+    pub endpoint: EndpointName,
+    /// The model's name.
+    pub model: String,
+    /// Its version.
+    pub version: String,
+}
+
+impl std::fmt::Display for VersionRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.model, self.version)
+    }
+}
+
+/// Who numbers the readings of an epoch; fixed by the epoch's first reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Numbering {
+    /// No reading yet.
+    #[default]
+    Open,
+    /// The device sends `seq`.
+    Device,
+    /// The server counts.
+    Server,
+}
+
+/// Where a stream stands after a row: what the stream's own row in the store will say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Marks {
+    /// Position of the newest row.
+    pub pos: u64,
+    /// The current epoch.
+    pub epoch: u64,
+    /// Highest number consumed in it.
+    pub high_water: Option<u64>,
+    /// Who numbers it.
+    pub numbering: Numbering,
+    /// Measured time of the newest folded reading, Unix ms.
+    pub last_ts: Option<i64>,
+}
+
+/// What was odd about a reading, as bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(pub u32);
+
+impl Flags {
+    /// The device's clock is more than a day away from the server's.
+    pub const CLOCK_SKEW: Flags = Flags(1);
+    /// A value outside the feature's `range`.
+    pub const OUT_OF_RANGE: Flags = Flags(2);
+    /// Back-filled by the device.
+    pub const HISTORICAL: Flags = Flags(4);
+    /// Fell into a recorded gap: stored, not folded.
+    pub const LATE: Flags = Flags(8);
+    /// `ts` was sent by the device (otherwise it is the arrival time).
+    pub const TS_SENT: Flags = Flags(16);
+
+    /// Adds the bits of `other`.
+    pub fn set(&mut self, other: Flags) {
+        self.0 |= other.0;
+    }
+
+    /// Whether all bits of `other` are set.
+    pub fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The names that peers see.
+    pub fn names(self) -> Vec<String> {
+        let named = [
+            (Self::CLOCK_SKEW, "clock_skew"),
+            (Self::OUT_OF_RANGE, "out_of_range"),
+            (Self::HISTORICAL, "historical"),
+            (Self::LATE, "late"),
+        ];
+        named.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| (*name).to_owned()).collect()
+    }
+}
+
+/// A reading with its prediction, as stored; its id comes with the commit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleRow {
+    /// The stream.
+    pub stream: Arc<StreamRef>,
+    /// Position in the stream's log.
+    pub pos: u64,
+    /// The reading's epoch.
+    pub epoch: u64,
+    /// The reading's number.
+    pub seq: u64,
+    /// Measured, Unix ms.
+    pub ts: i64,
+    /// Arrived, Unix ms.
+    pub received_at: i64,
+    /// In the order of the endpoint's features.
+    pub values: Box<[f32]>,
+    /// The answer.
+    pub output: Output,
+    /// Who answered.
+    pub version: Arc<VersionRef>,
+    /// From decode to step done, microseconds.
+    pub latency_us: u32,
+    /// What was odd.
+    pub flags: Flags,
+    /// Revision of the arithmetic.
+    pub numerics_rev: u32,
+}
+
+impl SampleRow {
+    /// The row as peers see it; `id` was given by the writer.
+    pub fn to_wire(&self, id: u64) -> Sample {
+        Sample {
+            id,
+            endpoint: self.stream.key.endpoint.to_string(),
+            device: self.stream.key.device.to_string(),
+            epoch: self.epoch,
+            seq: self.seq,
+            ts: self.ts,
+            received_at: self.received_at,
+            values: self.values.to_vec(),
+            output: self.output.clone(),
+            model: self.version.model.clone(),
+            version: self.version.version.clone(),
+            arm: None,
+            latency_us: self.latency_us,
+            flags: self.flags.names(),
+        }
+    }
+}
+
+/// Whether a reading with this output went into the state.
+pub fn is_folded(output: &Output) -> bool {
+    !matches!(output, Output::Skipped(_) | Output::Failed(_))
+}
+
+/// A reading that will never be taken, as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RefusalRow {
+    /// The reading's epoch.
+    pub epoch: u64,
+    /// The reading's number, where it had one.
+    pub seq: Option<u64>,
+    /// Why, for programs.
+    pub code: NackCode,
+    /// Why, for people.
+    pub message: String,
+    /// Whether the refusal used up the number.
+    pub consumed: bool,
+    /// When, Unix ms.
+    pub at: i64,
+}
+
+/// One row of a stream's log on its way to the store.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Sample id, given by the writer in commit order before the first try; 0 until then and for other rows.
+    pub id: u64,
+    /// The stream.
+    pub stream: Arc<StreamRef>,
+    /// Where the stream stands after this row; `after.pos` is this row's position.
+    pub after: Marks,
+    /// What happened.
+    pub what: What,
+    /// The gap list after this row, where it changed.
+    pub gaps: Option<Vec<(u64, u64)>>,
+    /// Model state behind this row, where one is due.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// What a row says.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// A reading and its prediction.
+    Sample(Arc<SampleRow>),
+    /// A reading that will never be taken.
+    Refusal(Arc<RefusalRow>),
+    /// The epoch of `after` begins.
+    Epoch,
+    /// The state was set back to that of a new stream; the row's snapshot holds it.
+    Reset,
+    /// Another version serves from here on; its warmed state is the row's snapshot.
+    Switch {
+        /// Who serves.
+        version: Arc<VersionRef>,
+        /// Why: `opened`, `pinned`.
+        reason: &'static str,
+        /// Position from which the new state was warmed.
+        warm_from: Option<u64>,
+    },
+    /// Ground truth for an earlier reading.
+    Feedback {
+        /// The reading's epoch.
+        epoch: u64,
+        /// The reading's number.
+        seq: u64,
+        /// What was true.
+        label: Label,
+    },
+}
+
+/// Model state behind a position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Whose state.
+    pub version: Arc<VersionRef>,
+    /// Names and lengths of its buffers.
+    pub layout: Arc<str>,
+    /// Revision of the arithmetic.
+    pub numerics_rev: u32,
+    /// Measured time of the newest folded reading.
+    pub last_ts: Option<i64>,
+    /// The buffers.
+    pub state: Box<[f32]>,
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Little-endian bytes of f32 values, as the store keeps them.
+pub fn to_le_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Values from little-endian bytes; a torn tail is left out.
+pub fn from_le_bytes(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect()
+}

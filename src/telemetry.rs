@@ -1,0 +1,136 @@
+//! Logs and metrics: the subscriber, and the name of every metric in one place.
+//!
+//! Nothing per reading is logged above debug. Metric labels are few and fixed; device ids are never labels.
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tracing_subscriber::EnvFilter;
+
+/// Names of metrics: `noun_unit` for gauges and histograms, `noun_unit_total` for counters.
+pub mod metric {
+    /// Open WebSockets, by `kind`: stream, live.
+    pub const CONNECTIONS: &str = "tidegate_connections";
+    /// Readings that were decoded, by `door`: ws, mqtt, http.
+    pub const READINGS: &str = "tidegate_readings_total";
+    /// Predictions made.
+    pub const PREDICTIONS: &str = "tidegate_predictions_total";
+    /// Readings committed.
+    pub const COMMITTED: &str = "tidegate_committed_total";
+    /// Refusals, by `code`.
+    pub const NACKS: &str = "tidegate_nacks_total";
+    /// Skipped ranges.
+    pub const GAPS: &str = "tidegate_gaps_total";
+    /// Readings that fell into a gap.
+    pub const LATE: &str = "tidegate_late_total";
+    /// Readings that were known already.
+    pub const DUPLICATES: &str = "tidegate_duplicates_total";
+    /// Steps that failed.
+    pub const STEPS_FAILED: &str = "tidegate_steps_failed_total";
+    /// Sessions in memory.
+    pub const SESSIONS: &str = "tidegate_sessions";
+    /// Time a stage takes, by `stage`: compute, push, store.
+    pub const STAGE_SECONDS: &str = "tidegate_stage_seconds";
+    /// Rows waiting for the writer.
+    pub const STORE_QUEUE: &str = "tidegate_store_queue_rows";
+    /// Rows in one commit.
+    pub const STORE_BATCH_ROWS: &str = "tidegate_store_batch_rows";
+    /// Commits.
+    pub const STORE_COMMITS: &str = "tidegate_store_commits_total";
+    /// Commits that failed and were tried again.
+    pub const STORE_FAILURES: &str = "tidegate_store_failures_total";
+    /// 1 while commits fail.
+    pub const STORE_FAILING: &str = "tidegate_store_failing";
+    /// Streams stopped because the store refused a row.
+    pub const STREAMS_STOPPED: &str = "tidegate_streams_stopped_total";
+    /// Connections closed by the server, by `code`.
+    pub const CLOSED: &str = "tidegate_closed_total";
+    /// Live subscriptions.
+    pub const SUBSCRIPTIONS: &str = "tidegate_subscriptions";
+    /// Events given to subscribers.
+    pub const EVENTS: &str = "tidegate_events_total";
+    /// Events that a subscription's policy left out.
+    pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
+    /// Times the hub fell behind the committed log and read it from the store.
+    pub const HUB_LAGGED: &str = "tidegate_hub_lagged_total";
+    /// 1 while the broker is connected.
+    pub const MQTT_CONNECTED: &str = "tidegate_mqtt_connected";
+    /// Publishes received and not acknowledged yet.
+    pub const MQTT_INFLIGHT: &str = "tidegate_mqtt_inflight";
+    /// Answers waiting for the broker.
+    pub const MQTT_OUTBOX: &str = "tidegate_mqtt_outbox";
+    /// Answers left out because the broker took them too slowly.
+    pub const MQTT_DROPPED: &str = "tidegate_mqtt_dropped_total";
+    /// Times the broker was lost.
+    pub const MQTT_RECONNECTS: &str = "tidegate_mqtt_reconnects_total";
+}
+
+/// Upper bounds of stage times, seconds.
+const STAGE_BUCKETS: [f64; 16] = [
+    1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 2e-1, 1.0,
+];
+
+/// Logs to standard error: `TIDEGATE_LOG` (such as `info,tidegate=debug`), JSON when `TIDEGATE_LOG_FORMAT=json`.
+pub fn init_logs(default: &str) {
+    let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let json = std::env::var("TIDEGATE_LOG_FORMAT").is_ok_and(|format| format == "json");
+    // A second call (tests start several servers in one process) keeps the first subscriber.
+    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+}
+
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// The process's metrics; installed by the first call.
+///
+/// # Errors
+/// Another recorder was installed by someone else.
+pub fn metrics_handle() -> Result<PrometheusHandle, BuildError> {
+    if let Some(handle) = RECORDER.get() {
+        return Ok(handle.clone());
+    }
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(metric::STAGE_SECONDS.into()), &STAGE_BUCKETS)?
+        .set_buckets_for_metric(
+            Matcher::Full(metric::STORE_BATCH_ROWS.into()),
+            &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0],
+        )?;
+    match builder.install_recorder() {
+        Ok(handle) => Ok(RECORDER.get_or_init(|| handle).clone()),
+        // Two servers of one process started at once: the other one installed it.
+        Err(error) => RECORDER.get().cloned().ok_or(error),
+    }
+}
+
+/// Counts of what passes, behind the rates that subscribers of `system` see.
+#[derive(Debug, Default)]
+pub struct Rates {
+    readings: AtomicU64,
+    predictions: AtomicU64,
+    committed: AtomicU64,
+}
+
+impl Rates {
+    /// Readings came through `door`.
+    pub fn readings(&self, door: &'static str, count: usize) {
+        self.readings.fetch_add(count as u64, Ordering::Relaxed);
+        metrics::counter!(metric::READINGS, "door" => door).increment(count as u64);
+    }
+
+    /// Predictions went out.
+    pub fn predictions(&self, count: usize) {
+        self.predictions.fetch_add(count as u64, Ordering::Relaxed);
+        metrics::counter!(metric::PREDICTIONS).increment(count as u64);
+    }
+
+    /// Readings are durable.
+    pub fn committed(&self, count: usize) {
+        self.committed.fetch_add(count as u64, Ordering::Relaxed);
+        metrics::counter!(metric::COMMITTED).increment(count as u64);
+    }
+
+    /// Readings, predictions and committed readings since the start.
+    pub fn read(&self) -> [u64; 3] {
+        [&self.readings, &self.predictions, &self.committed].map(|count| count.load(Ordering::Relaxed))
+    }
+}
