@@ -144,7 +144,7 @@ impl Default for RawConfig {
 
 impl Default for RawConnections {
     fn default() -> Self {
-        Self { max: 20_000, ping_s: 25, pong_s: 8, overload_close_s: 10, drain_s: 10 }
+        Self { max: 19_000, ping_s: 25, pong_s: 8, overload_close_s: 10, drain_s: 10 }
     }
 }
 

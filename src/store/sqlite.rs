@@ -42,13 +42,16 @@ impl SqliteStore {
     pub async fn open(data_dir: &Path, synchronous_full: bool) -> Result<Self> {
         let options = SqliteConnectOptions::new()
             .filename(data_dir.join("tidegate.db"))
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
-            .journal_mode(SqliteJournalMode::Wal)
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(128);
         let synchronous = if synchronous_full { SqliteSynchronous::Full } else { SqliteSynchronous::Normal };
-        let mut writer =
-            SqliteConnection::connect_with(&options.clone().create_if_missing(true).synchronous(synchronous)).await?;
+        let writing = options
+            .clone()
+            .create_if_missing(true)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(synchronous);
+        let mut writer = SqliteConnection::connect_with(&writing).await?;
         MIGRATIONS.run(&mut writer).await?;
         let log_id = log_id(&mut writer).await?;
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
