@@ -76,24 +76,53 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let metrics = telemetry::metrics_handle()?;
     let zoo = load_zoo(config.models_dir.as_deref())?;
     let lock = lock::take(&config.data_dir)?;
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
-    let addr = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data_dir, config.store.synchronous_full).await?);
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| StartError::Listen(config.listen, error))?;
+    let addr = listener
+        .local_addr()
+        .map_err(|error| StartError::Listen(config.listen, error))?;
+    let store: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(&config.data_dir, config.store.synchronous_full).await?);
     let engine = register(&zoo, store.as_ref()).await?;
     report_costs(&engine, config.sessions.inline_below_us);
 
     let (high_sample, high_stream) = store.high_ids().await?;
-    let (hub, feed) = Hub::new(Arc::clone(&store), high_sample, config.live.backlog, config.live.max_recover);
+    let (hub, feed) = Hub::new(
+        Arc::clone(&store),
+        high_sample,
+        config.live.backlog,
+        config.live.max_recover,
+    );
     let rates = Arc::new(Rates::default());
-    let (handle, writer) = writer(Arc::clone(&store), config.store, high_sample, Recorder::new(Arc::clone(&hub), Arc::clone(&rates)));
+    let (handle, writer) = writer(
+        Arc::clone(&store),
+        config.store,
+        high_sample,
+        Recorder::new(Arc::clone(&hub), Arc::clone(&rates)),
+    );
     let flush = CancellationToken::new();
     let writing = tokio::spawn(writer.run(flush.clone()));
     let tracker = TaskTracker::new();
     let stop = CancellationToken::new();
-    let pipeline = Arc::new(Pipeline::new(engine, store, Arc::clone(&hub), handle, rates, config.clone(), high_stream));
+    let pipeline = Arc::new(Pipeline::new(
+        engine,
+        store,
+        Arc::clone(&hub),
+        handle,
+        rates,
+        config.clone(),
+        high_stream,
+    ));
     let mqtt = config.mqtt.clone().map(|broker| {
         let status = Arc::new(MqttStatus::default());
-        mqtt::open(broker, Arc::clone(&pipeline), Arc::clone(&status), &tracker, stop.clone());
+        mqtt::open(
+            broker,
+            Arc::clone(&pipeline),
+            Arc::clone(&status),
+            &tracker,
+            stop.clone(),
+        );
         status
     });
     let site = Arc::new(Site {
@@ -110,7 +139,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     site.tracker.spawn(tick(Arc::clone(&site)));
     let serving = tokio::spawn(accept(listener, Arc::clone(&site)));
     tracing::info!(%addr, took_ms = started.elapsed().as_millis() as u64, "ready");
-    Ok(Running { addr, site, serving, writing, flush, drain: config.connections.drain, _lock: lock })
+    Ok(Running {
+        addr,
+        site,
+        serving,
+        writing,
+        flush,
+        drain: config.connections.drain,
+        _lock: lock,
+    })
 }
 
 /// Makes endpoints and versions known to the store and the engine.
@@ -118,10 +155,18 @@ async fn register(zoo: &tidegate_models::Zoo, store: &dyn Store) -> Result<Engin
     let mut engine = Engine::default();
     for (name, endpoint) in &zoo.endpoints {
         let name = EndpointName::new(name)?;
-        store.register_endpoint(&name, endpoint.manifest.revision, &format!("{:?}", endpoint.manifest)).await?;
+        store
+            .register_endpoint(
+                &name,
+                endpoint.manifest.revision,
+                &format!("{:?}", endpoint.manifest),
+            )
+            .await?;
         let mut ids = HashMap::new();
         for (id, version) in &endpoint.versions {
-            let row = store.register_version(&name, version.name(), version.version(), &version.hash).await?;
+            let row = store
+                .register_version(&name, version.name(), version.version(), &version.hash)
+                .await?;
             ids.insert(id.clone(), row);
         }
         engine.add(name, endpoint, &ids);
@@ -130,7 +175,11 @@ async fn register(zoo: &tidegate_models::Zoo, store: &dyn Store) -> Result<Engin
 }
 
 fn report_costs(engine: &Engine, inline_below_us: u32) {
-    for served in engine.endpoints().into_iter().flat_map(|endpoint| endpoint.versions.values()) {
+    for served in engine
+        .endpoints()
+        .into_iter()
+        .flat_map(|endpoint| endpoint.versions.values())
+    {
         let step_us = served.cost.as_secs_f64() * 1e6;
         tracing::info!(endpoint = %served.reference.endpoint, version = %served.reference, step_us, "version loaded");
         if step_us > f64::from(inline_below_us) {
@@ -146,7 +195,9 @@ async fn accept(listener: TcpListener, site: Arc<Site>) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
     });
-    let served = axum::serve(listener, http::router(site)).with_graceful_shutdown(stop.cancelled_owned()).await;
+    let served = axum::serve(listener, http::router(site))
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await;
     if let Err(error) = served {
         tracing::error!(%error, "the listener ended");
     }
@@ -207,7 +258,11 @@ impl Running {
 
     /// Where a browser looks.
     pub fn url(&self) -> String {
-        let ip = if self.addr.ip().is_unspecified() { "127.0.0.1".into() } else { self.addr.ip().to_string() };
+        let ip = if self.addr.ip().is_unspecified() {
+            "127.0.0.1".into()
+        } else {
+            self.addr.ip().to_string()
+        };
         format!("http://{ip}:{}/", self.addr.port())
     }
 
@@ -218,15 +273,23 @@ impl Running {
         self.site.stop.cancel();
         self.site.tracker.close();
         let deadline = Instant::now() + self.drain + Duration::from_secs(3);
-        let told = tokio::time::timeout_at(deadline, self.site.tracker.wait()).await.is_ok();
+        let told = tokio::time::timeout_at(deadline, self.site.tracker.wait())
+            .await
+            .is_ok();
         self.flush.cancel();
-        let committed = tokio::time::timeout_at(deadline, self.writing).await.is_ok();
+        let committed = tokio::time::timeout_at(deadline, self.writing)
+            .await
+            .is_ok();
         self.serving.abort();
         self.site.pipeline.store.close().await;
         if told && committed {
             tracing::info!("stopped");
         } else {
-            tracing::error!(told, committed, "stopped before everything was finished: devices send again what was not acked");
+            tracing::error!(
+                told,
+                committed,
+                "stopped before everything was finished: devices send again what was not acked"
+            );
         }
         told && committed
     }
@@ -234,10 +297,18 @@ impl Running {
 
 /// Says so when fewer files may be open than connections are allowed.
 pub fn check_open_files(connections: usize) {
-    let Ok(limits) = std::fs::read_to_string("/proc/self/limits") else { return };
-    let line = limits.lines().find(|line| line.starts_with("Max open files"));
+    let Ok(limits) = std::fs::read_to_string("/proc/self/limits") else {
+        return;
+    };
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
     let soft = line.and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
     if let Some(soft) = soft.filter(|soft| *soft < connections as u64 + OTHER_FILES) {
-        tracing::warn!(open_files = soft, connections, "fewer open files are allowed than connections: raise it with ulimit -n");
+        tracing::warn!(
+            open_files = soft,
+            connections,
+            "fewer open files are allowed than connections: raise it with ulimit -n"
+        );
     }
 }

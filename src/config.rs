@@ -144,7 +144,13 @@ impl Default for RawConfig {
 
 impl Default for RawConnections {
     fn default() -> Self {
-        Self { max: 19_000, ping_s: 25, pong_s: 8, overload_close_s: 10, drain_s: 10 }
+        Self {
+            max: 19_000,
+            ping_s: 25,
+            pong_s: 8,
+            overload_close_s: 10,
+            drain_s: 10,
+        }
     }
 }
 
@@ -174,7 +180,12 @@ impl Default for RawStore {
 
 impl Default for RawLive {
     fn default() -> Self {
-        Self { max_subscriptions: 64, outbox: 1_024, max_recover: 10_000, backlog: 1_024 }
+        Self {
+            max_subscriptions: 64,
+            outbox: 1_024,
+            max_recover: 10_000,
+            backlog: 1_024,
+        }
     }
 }
 
@@ -289,14 +300,21 @@ impl RawConfig {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(file) = file {
             if !file.is_file() {
-                return Err(ConfigError::Read(format!("{}: no such file", file.display())));
+                return Err(ConfigError::Read(format!(
+                    "{}: no such file",
+                    file.display()
+                )));
             }
             figment = figment.merge(Toml::file_exact(file));
         }
         // Left out: variables that other parts of the project read.
-        let variables = Env::prefixed("TIDEGATE_").ignore(&["bin", "log", "skab_dir", "bless", "url"]).split("__");
-        let mut raw: Self =
-            figment.merge(variables).extract().map_err(|error| ConfigError::Read(error.to_string()))?;
+        let variables = Env::prefixed("TIDEGATE_")
+            .ignore(&["bin", "log", "skab_dir", "bless", "url"])
+            .split("__");
+        let mut raw: Self = figment
+            .merge(variables)
+            .extract()
+            .map_err(|error| ConfigError::Read(error.to_string()))?;
         overrides.apply(&mut raw);
         Ok(raw)
     }
@@ -380,33 +398,89 @@ fn check_bounds(raw: &RawConfig, problems: &mut Vec<String>) {
         }
     };
     within("connections.max", raw.connections.max as u64, 1, 1_000_000);
-    within("connections.ping_s", raw.connections.ping_s.into(), 1, 3_600);
-    within("connections.pong_s", raw.connections.pong_s.into(), 1, 3_600);
-    within("connections.overload_close_s", raw.connections.overload_close_s.into(), 1, 3_600);
-    within("connections.drain_s", raw.connections.drain_s.into(), 1, 3_600);
+    within(
+        "connections.ping_s",
+        raw.connections.ping_s.into(),
+        1,
+        3_600,
+    );
+    within(
+        "connections.pong_s",
+        raw.connections.pong_s.into(),
+        1,
+        3_600,
+    );
+    within(
+        "connections.overload_close_s",
+        raw.connections.overload_close_s.into(),
+        1,
+        3_600,
+    );
+    within(
+        "connections.drain_s",
+        raw.connections.drain_s.into(),
+        1,
+        3_600,
+    );
     within("sessions.max", raw.sessions.max as u64, 1, 100_000_000);
     within("sessions.idle_s", raw.sessions.idle_s.into(), 1, 31_536_000);
-    within("sessions.snapshot_every", raw.sessions.snapshot_every.into(), 1, 100_000);
+    within(
+        "sessions.snapshot_every",
+        raw.sessions.snapshot_every.into(),
+        1,
+        100_000,
+    );
     within("sessions.max_gaps", raw.sessions.max_gaps as u64, 1, 10_000);
-    within("sessions.offline_after_s", raw.sessions.offline_after_s.into(), 1, 86_400);
+    within(
+        "sessions.offline_after_s",
+        raw.sessions.offline_after_s.into(),
+        1,
+        86_400,
+    );
     within("store.queue", raw.store.queue as u64, 1_024, 10_000_000);
     within("store.max_batch", raw.store.max_batch as u64, 1, 65_536);
-    within("store.commit_interval_ms", raw.store.commit_interval_ms.into(), 0, 1_000);
-    within("live.max_subscriptions", raw.live.max_subscriptions as u64, 1, 10_000);
+    within(
+        "store.commit_interval_ms",
+        raw.store.commit_interval_ms.into(),
+        0,
+        1_000,
+    );
+    within(
+        "live.max_subscriptions",
+        raw.live.max_subscriptions as u64,
+        1,
+        10_000,
+    );
     within("live.outbox", raw.live.outbox as u64, 16, 1_000_000);
     within("live.backlog", raw.live.backlog as u64, 16, 1_000_000);
-    within("live.max_recover", raw.live.max_recover.into(), 0, 1_000_000);
-    within("mqtt.receive_maximum", raw.mqtt.receive_maximum.into(), 1, 65_535);
+    within(
+        "live.max_recover",
+        raw.live.max_recover.into(),
+        0,
+        1_000_000,
+    );
+    within(
+        "mqtt.receive_maximum",
+        raw.mqtt.receive_maximum.into(),
+        1,
+        65_535,
+    );
     within("mqtt.outbox", raw.mqtt.outbox as u64, 16, 1_000_000);
     if !matches!(raw.store.synchronous.as_str(), "full" | "normal") {
-        problems.push(format!("store.synchronous {:?}: expected full or normal", raw.store.synchronous));
+        problems.push(format!(
+            "store.synchronous {:?}: expected full or normal",
+            raw.store.synchronous
+        ));
     }
 }
 
 fn check_mqtt(raw: &RawMqtt, problems: &mut Vec<String>) -> Option<MqttConfig> {
     let url = raw.url.as_deref()?;
     if !tidegate_protocol::id::is_name(&raw.node) {
-        problems.push(format!("mqtt.node {:?}: expected 1-64 characters of a-z, 0-9 and -", raw.node));
+        problems.push(format!(
+            "mqtt.node {:?}: expected 1-64 characters of a-z, 0-9 and -",
+            raw.node
+        ));
     }
     if raw.share.is_some() && !raw.share_hashes_by_topic {
         problems.push(
@@ -462,7 +536,10 @@ mod tests {
 
     #[test]
     fn every_problem_is_reported_at_once() {
-        let mut raw = RawConfig { listen: "nowhere".into(), ..RawConfig::default() };
+        let mut raw = RawConfig {
+            listen: "nowhere".into(),
+            ..RawConfig::default()
+        };
         raw.store.queue = 1;
         raw.mqtt.url = Some("http://x".into());
         let text = raw.check().unwrap_err().to_string();
@@ -476,7 +553,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("tidegate.toml");
         std::fs::write(&file, "[store]\nqueeu = 5\n").unwrap();
-        let text = RawConfig::read(Some(&file), Overrides::default()).unwrap_err().to_string();
+        let text = RawConfig::read(Some(&file), Overrides::default())
+            .unwrap_err()
+            .to_string();
         assert!(text.contains("queeu"), "{text}");
     }
 
@@ -485,7 +564,13 @@ mod tests {
         let mut raw = RawConfig::default();
         raw.mqtt.url = Some("mqtt://localhost".into());
         raw.mqtt.share = Some("group".into());
-        assert!(raw.clone().check().unwrap_err().to_string().contains("mqtt.share"));
+        assert!(
+            raw.clone()
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("mqtt.share")
+        );
         raw.mqtt.share_hashes_by_topic = true;
         assert!(raw.check().is_ok());
     }

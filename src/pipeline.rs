@@ -131,7 +131,16 @@ impl Pipeline {
         high_stream: i64,
     ) -> Self {
         let next_stream = AtomicI64::new(high_stream + 1);
-        Self { engine, store, hub, sessions: Sessions::default(), rates, writer, config, next_stream }
+        Self {
+            engine,
+            store,
+            hub,
+            sessions: Sessions::default(),
+            rates,
+            writer,
+            config,
+            next_stream,
+        }
     }
 
     /// The way to the store.
@@ -158,7 +167,9 @@ impl Pipeline {
             match self.take_some(link, arrivals, replies).await? {
                 Pause::Done => {}
                 Pause::Lookup => {
-                    let Some(arrival) = arrivals.pop_front() else { break };
+                    let Some(arrival) = arrivals.pop_front() else {
+                        break;
+                    };
                     self.answer_known(link, arrival, replies).await?;
                 }
             }
@@ -184,7 +195,9 @@ impl Pipeline {
             permit.send(Entry { row, owner: origin });
         };
         for _ in 0..STEPS_A_LOCK {
-            let Some(arrival) = arrivals.pop_front() else { break };
+            let Some(arrival) = arrivals.pop_front() else {
+                break;
+            };
             if let Err(arrival) = take_one(&mut session, link, arrival, replies, &mut record) {
                 arrivals.push_front(*arrival);
                 return Ok(Pause::Lookup);
@@ -194,17 +207,26 @@ impl Pipeline {
             }
         }
         drop(session);
-        metrics::histogram!(metric::STAGE_SECONDS, "stage" => "compute").record(start.elapsed().as_secs_f64());
+        metrics::histogram!(metric::STAGE_SECONDS, "stage" => "compute")
+            .record(start.elapsed().as_secs_f64());
         Ok(Pause::Done)
     }
 
     /// Room for `rows` rows in the store's queue, held before any step runs.
-    async fn room(&self, rows: usize) -> Result<tokio::sync::mpsc::PermitIterator<'_, Entry<Origin>>, TakeError> {
+    async fn room(
+        &self,
+        rows: usize,
+    ) -> Result<tokio::sync::mpsc::PermitIterator<'_, Entry<Origin>>, TakeError> {
         if let Some(permits) = self.writer.try_reserve(rows) {
             return Ok(permits);
         }
-        let wait = tokio::time::timeout(self.config.connections.overload_close, self.writer.reserve(rows)).await;
-        wait.map_err(|_| TakeError::Overloaded)?.ok_or(TakeError::Stopping)
+        let wait = tokio::time::timeout(
+            self.config.connections.overload_close,
+            self.writer.reserve(rows),
+        )
+        .await;
+        wait.map_err(|_| TakeError::Overloaded)?
+            .ok_or(TakeError::Stopping)
     }
 }
 
@@ -251,7 +273,12 @@ fn take_one(
         Admission::Known { .. } => return Err(Box::new(arrival)),
         Admission::Refuse(code, message) => {
             let epoch = numbers.epoch.unwrap_or(link.epoch);
-            let row = session.refuse_apart(epoch, numbers.seq, (code, message.into()), arrival.received_at);
+            let row = session.refuse_apart(
+                epoch,
+                numbers.seq,
+                (code, message.into()),
+                arrival.received_at,
+            );
             record(row, Origin::of(link, &arrival));
             return Ok(());
         }
@@ -263,9 +290,14 @@ fn take_one(
         Admission::Late { seq } => (seq, None, true),
     };
     link.epoch = link.epoch.max(session.marks.epoch);
-    let origin = Origin { gap, ..Origin::of(link, &arrival) };
+    let origin = Origin {
+        gap,
+        ..Origin::of(link, &arrival)
+    };
     let row = match arrival.what {
-        Arrived::Refused(code, message) => session.refuse(numbers, seq, gap, (code, message), arrival.received_at),
+        Arrived::Refused(code, message) => {
+            session.refuse(numbers, seq, gap, (code, message), arrival.received_at)
+        }
         Arrived::Reading(reading) if late => session.take_late(seq, reading, arrival.since),
         Arrived::Reading(reading) => session.take(numbers, seq, gap, reading, arrival.since),
         Arrived::Feedback(..) | Arrived::Reset => unreachable!("handled above"),

@@ -66,15 +66,26 @@ impl Upgrade {
     /// See [`UpgradeError`].
     pub fn new(request: &mut Request) -> Result<Self, UpgradeError> {
         let headers = request.headers();
-        let asks = has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket");
-        let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| asks).ok_or(UpgradeError::NotUpgrade)?;
+        let asks = has_token(headers, header::CONNECTION, "upgrade")
+            && has_token(headers, header::UPGRADE, "websocket");
+        let key = headers
+            .get(header::SEC_WEBSOCKET_KEY)
+            .filter(|_| asks)
+            .ok_or(UpgradeError::NotUpgrade)?;
         let accept = derive_accept_key(key.as_bytes());
-        if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        if headers
+            .get(header::SEC_WEBSOCKET_VERSION)
+            .is_none_or(|version| version != "13")
+        {
             return Err(UpgradeError::Version);
         }
         let (codec, offered) = choose_codec(headers)?;
         let response = switching(&accept, offered.then_some(codec));
-        Ok(Self { codec, response, pending: hyper::upgrade::on(request) })
+        Ok(Self {
+            codec,
+            response,
+            pending: hyper::upgrade::on(request),
+        })
     }
 
     /// The response, and the socket to come. A peer that goes away meanwhile gives no socket.
@@ -85,26 +96,45 @@ impl Upgrade {
 
 async fn open(pending: hyper::upgrade::OnUpgrade) -> Option<Socket> {
     let upgraded = pending.await.ok()?;
-    let parts = hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
+    let parts =
+        hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
     let tcp = parts.io.into_inner();
     let read = parts.read_buf.to_vec();
     // Boxed: the future of a socket is made once a connection, its size would weigh on every task.
-    Some(WebSocketStream::from_partially_read(tcp, read, Role::Server, Some(config())).boxed().await)
+    Some(
+        WebSocketStream::from_partially_read(tcp, read, Role::Server, Some(config()))
+            .boxed()
+            .await,
+    )
 }
 
 fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    let values = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
 /// The first offered subprotocol that is ours; JSON when none is offered.
 fn choose_codec(headers: &HeaderMap) -> Result<(Codec, bool), UpgradeError> {
-    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
-    let mut offered = values.flat_map(|value| value.split(',')).map(str::trim).peekable();
+    let values = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut offered = values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .peekable();
     if offered.peek().is_none() {
         return Ok((Codec::Json, false));
     }
-    offered.find_map(Codec::from_subprotocol).map(|codec| (codec, true)).ok_or(UpgradeError::Subprotocol)
+    offered
+        .find_map(Codec::from_subprotocol)
+        .map(|codec| (codec, true))
+        .ok_or(UpgradeError::Subprotocol)
 }
 
 fn switching(accept: &str, subprotocol: Option<Codec>) -> Response<Body> {
@@ -117,7 +147,10 @@ fn switching(accept: &str, subprotocol: Option<Codec>) -> Response<Body> {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
     if let Some(codec) = subprotocol {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(codec.subprotocol()));
+        headers.insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(codec.subprotocol()),
+        );
     }
     response
 }
@@ -126,7 +159,10 @@ fn switching(accept: &str, subprotocol: Option<Codec>) -> Response<Body> {
 pub fn close_frame(code: tidegate_protocol::CloseCode) -> tokio_tungstenite::tungstenite::Message {
     use tokio_tungstenite::tungstenite::Message;
     use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-    Message::Close(Some(CloseFrame { code: code.code().into(), reason: code.reason().into() }))
+    Message::Close(Some(CloseFrame {
+        code: code.code().into(),
+        reason: code.reason().into(),
+    }))
 }
 
 /// One encoded message as a frame of its codec.

@@ -112,7 +112,11 @@ impl Flags {
             (Self::HISTORICAL, "historical"),
             (Self::LATE, "late"),
         ];
-        named.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| (*name).to_owned()).collect()
+        named
+            .iter()
+            .filter(|(flag, _)| self.has(*flag))
+            .map(|(_, name)| (*name).to_owned())
+            .collect()
     }
 }
 
@@ -254,16 +258,26 @@ pub struct Snapshot {
 
 /// Milliseconds since the Unix epoch.
 pub fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Little-endian bytes of f32 values, as the store keeps them.
 pub fn to_le_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 /// Values from little-endian bytes; a torn tail is left out.
 pub fn from_le_bytes(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect()
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|chunk| f32::from_le_bytes(*chunk))
+        .collect()
 }

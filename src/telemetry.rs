@@ -72,11 +72,18 @@ const STAGE_BUCKETS: [f64; 16] = [
 
 /// Logs to standard error: `TIDEGATE_LOG` (such as `info,tidegate=debug`), JSON when `TIDEGATE_LOG_FORMAT=json`.
 pub fn init_logs(default: &str) {
-    let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let json = std::env::var("TIDEGATE_LOG_FORMAT").is_ok_and(|format| format == "json");
     // A second call (tests start several servers in one process) keeps the first subscriber.
-    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+    let _ = if json {
+        builder.json().try_init()
+    } else {
+        builder.try_init()
+    };
 }
 
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -131,6 +138,7 @@ impl Rates {
 
     /// Readings, predictions and committed readings since the start.
     pub fn read(&self) -> [u64; 3] {
-        [&self.readings, &self.predictions, &self.committed].map(|count| count.load(Ordering::Relaxed))
+        [&self.readings, &self.predictions, &self.committed]
+            .map(|count| count.load(Ordering::Relaxed))
     }
 }

@@ -18,7 +18,7 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_RIGS)))]
     devices: u32,
     /// Readings a second of each rig.
-    #[arg(long, value_name = "HZ", default_value_t = 20.0, value_parser = rate)]
+    #[arg(long, value_name = "HZ", default_value_t = 50.0, value_parser = rate)]
     rate: f64,
     /// Stop after so many seconds [default: at ctrl-c].
     #[arg(long, value_name = "S")]
@@ -38,9 +38,7 @@ pub struct DemoArgs {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let hz: f64 = text
-        .parse()
-        .map_err(|_| format!("{text:?} is no number"))?;
+    let hz: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
     if (0.01..=10_000.0).contains(&hz) {
         Ok(hz)
     } else {
@@ -65,15 +63,25 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let (devices, rate_hz) = (args.devices, args.rate);
     println!("Tidegate demo: {devices} rigs at {rate_hz} Hz. Look at {url}");
     let stop = CancellationToken::new();
-    tokio::spawn(stop_at_end(args.seconds.map(Duration::from_secs), stop.clone()));
+    tokio::spawn(stop_at_end(
+        args.seconds.map(Duration::from_secs),
+        stop.clone(),
+    ));
     let totals = run_rigs(&url, RigOptions { devices, rate_hz }, stop).await?;
     println!("{totals}");
-    totals.errors.iter().for_each(|error| eprintln!("tidegate: {error}"));
+    totals
+        .errors
+        .iter()
+        .for_each(|error| eprintln!("tidegate: {error}"));
     println!("page: {url}");
     let clean = running.stop().await;
     let settled = totals.tally.acked + totals.tally.nacked_total() >= totals.tally.sent;
     let complete = totals.errors.is_empty() && settled;
-    Ok(if clean && complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if clean && complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// On the wished address; without a wish, on the usual port or, where that is taken, on a free one.
@@ -81,7 +89,16 @@ async fn start(args: &DemoArgs, data_dir: Option<PathBuf>) -> anyhow::Result<app
     let config = |listen: Option<String>| {
         let (models_dir, mqtt_url) = (args.models_dir.clone(), args.mqtt_url.clone());
         let data_dir = data_dir.clone();
-        RawConfig::read(None, Overrides { listen, data_dir, models_dir, mqtt_url })?.check()
+        RawConfig::read(
+            None,
+            Overrides {
+                listen,
+                data_dir,
+                models_dir,
+                mqtt_url,
+            },
+        )?
+        .check()
     };
     match app::start(config(args.listen.clone())?).await {
         Err(app::StartError::Listen(..)) if args.listen.is_none() => {

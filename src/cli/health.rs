@@ -41,10 +41,17 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn ask(url: &str) -> anyhow::Result<()> {
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("ws://"));
-    let authority = rest.context("expected http://host:port")?.trim_end_matches('/');
-    let mut socket = TcpStream::connect(authority).await.context("cannot connect")?;
-    let request = format!("GET /health/ready HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("ws://"));
+    let authority = rest
+        .context("expected http://host:port")?
+        .trim_end_matches('/');
+    let mut socket = TcpStream::connect(authority)
+        .await
+        .context("cannot connect")?;
+    let request =
+        format!("GET /health/ready HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
     socket.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     socket.take(MOST_BYTES).read_to_end(&mut answer).await?;
@@ -53,7 +60,10 @@ async fn ask(url: &str) -> anyhow::Result<()> {
 
 /// Ready is status 200.
 fn judge(answer: &[u8]) -> anyhow::Result<()> {
-    let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let line = answer
+        .split(|byte| *byte == b'\r')
+        .next()
+        .unwrap_or_default();
     let line = String::from_utf8_lossy(line);
     let mut words = line.split(' ');
     let is_http = words.next().is_some_and(|word| word.starts_with("HTTP/1."));
@@ -91,7 +101,11 @@ mod tests {
     async fn ready_is_zero_and_anything_else_is_not() {
         let ready = answer_with("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
         assert_eq!(code_of(ready).await, ExitCode::SUCCESS);
-        for answer in ["HTTP/1.1 503 Service Unavailable\r\n\r\n", "SSH-2.0\r\n", ""] {
+        for answer in [
+            "HTTP/1.1 503 Service Unavailable\r\n\r\n",
+            "SSH-2.0\r\n",
+            "",
+        ] {
             let url = answer_with(answer).await;
             assert_eq!(code_of(url).await, ExitCode::FAILURE, "{answer}");
         }

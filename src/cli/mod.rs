@@ -50,7 +50,12 @@ impl Cli {
             Command::Send(args) => send::run(args).await,
             Command::Health(args) => health::run(args).await,
             Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut std::io::stdout());
+                clap_complete::generate(
+                    shell,
+                    &mut Cli::command(),
+                    "tidegate",
+                    &mut std::io::stdout(),
+                );
                 Ok(ExitCode::SUCCESS)
             }
         }

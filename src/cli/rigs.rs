@@ -61,7 +61,11 @@ impl fmt::Display for RigTotals {
 ///
 /// # Errors
 /// An address that is none; what ends a single rig is in [`RigTotals::errors`].
-pub async fn run_rigs(url: &str, options: RigOptions, stop: CancellationToken) -> anyhow::Result<RigTotals> {
+pub async fn run_rigs(
+    url: &str,
+    options: RigOptions,
+    stop: CancellationToken,
+) -> anyhow::Result<RigTotals> {
     let address = Address::server(url)?;
     let endpoint: EndpointName = ENDPOINT.parse()?;
     let devices = options.devices.min(MOST_RIGS);
@@ -69,7 +73,11 @@ pub async fn run_rigs(url: &str, options: RigOptions, stop: CancellationToken) -
     for number in 1..=devices {
         let device: DeviceId = format!("rig-{number}").parse()?;
         let mut target = Target::new(address.clone(), endpoint.clone(), device);
-        target.codec = if number % 2 == 0 { Codec::Bincode } else { Codec::Json };
+        target.codec = if number % 2 == 0 {
+            Codec::Bincode
+        } else {
+            Codec::Json
+        };
         target.options = patience();
         let mut source = RigSource::new(number, options);
         let stop = stop.clone();
@@ -87,7 +95,9 @@ pub async fn run_rigs(url: &str, options: RigOptions, stop: CancellationToken) -
     while let Some(ended) = rigs.join_next().await {
         let (device, outcome) = ended?;
         totals.tally.add(&outcome.tally);
-        totals.errors.extend(outcome.error.map(|error| format!("{device}: {error}")));
+        totals
+            .errors
+            .extend(outcome.error.map(|error| format!("{device}: {error}")));
     }
     Ok(totals)
 }
@@ -161,7 +171,9 @@ impl Source for RigSource {
 }
 
 fn unix_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     since.as_millis() as i64
 }
 

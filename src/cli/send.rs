@@ -92,7 +92,9 @@ impl std::str::FromStr for Rate {
             "max" => Ok(Self::Max),
             "real" => Ok(Self::Times(1.0)),
             _ => {
-                let factor = text.strip_suffix('x').and_then(|number| number.parse::<f64>().ok());
+                let factor = text
+                    .strip_suffix('x')
+                    .and_then(|number| number.parse::<f64>().ok());
                 let factor = factor.filter(|factor| factor.is_finite() && *factor > 0.0);
                 factor.map(Self::Times).ok_or_else(refuse)
             }
@@ -132,8 +134,11 @@ impl Rows {
 
     /// Time between a row and the one before it; a step back in time is none.
     fn pause_before(&self, row: usize) -> Duration {
-        let Rate::Times(factor) = self.rate else { return Duration::ZERO };
-        let (Some(this), Some(last)) = (self.table.ts(row), self.table.ts(row.saturating_sub(1))) else {
+        let Rate::Times(factor) = self.rate else {
+            return Duration::ZERO;
+        };
+        let (Some(this), Some(last)) = (self.table.ts(row), self.table.ts(row.saturating_sub(1)))
+        else {
             return Duration::ZERO;
         };
         let seconds = (this.saturating_sub(last)).max(0) as f64 / 1_000.0 / factor;
@@ -152,13 +157,18 @@ impl Source for Rows {
         // Steady over many rows: the next one is due by the clock of the file, not by when this one was taken.
         self.due = match self.rate {
             Rate::Max => now,
-            Rate::Times(_) => self.due.checked_add(self.pause_before(self.next)).unwrap_or(now),
+            Rate::Times(_) => self
+                .due
+                .checked_add(self.pause_before(self.next))
+                .unwrap_or(now),
         };
         Some(reading)
     }
 
     fn skip_below(&mut self, seq: u64) -> u64 {
-        let to = usize::try_from(seq).unwrap_or(usize::MAX).min(self.table.len());
+        let to = usize::try_from(seq)
+            .unwrap_or(usize::MAX)
+            .min(self.table.len());
         let skipped = to.saturating_sub(self.next);
         if skipped > 0 {
             self.next = to;
@@ -168,10 +178,15 @@ impl Source for Rows {
     }
 
     fn probes(&self, below: u64) -> Vec<Reading> {
-        let last = usize::try_from(below).unwrap_or(usize::MAX).min(self.table.len()).checked_sub(1);
+        let last = usize::try_from(below)
+            .unwrap_or(usize::MAX)
+            .min(self.table.len())
+            .checked_sub(1);
         let mut rows: Vec<usize> = last.into_iter().flat_map(|last| [0, last]).collect();
         rows.dedup();
-        rows.into_iter().filter_map(|row| self.reading(row)).collect()
+        rows.into_iter()
+            .filter_map(|row| self.reading(row))
+            .collect()
     }
 }
 
@@ -186,9 +201,17 @@ pub async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
     let features: Vec<String> = features.into_iter().map(|feature| feature.name).collect();
     let table = draft.read(&features)?;
     if matches!(args.rate, Rate::Times(_)) && !table.has_time() {
-        bail!("{}: --rate needs a time column, and none was found", args.file.display());
+        bail!(
+            "{}: --rate needs a time column, and none was found",
+            args.file.display()
+        );
     }
-    eprintln!("{}: {} readings, {}", args.file.display(), table.len(), table.mapping);
+    eprintln!(
+        "{}: {} readings, {}",
+        args.file.display(),
+        table.len(),
+        table.mapping
+    );
     target.codec = args.codec.into();
     let readings = table.len() as u64;
     let mut rows = Rows::new(table, args.rate, args.historical);
@@ -214,8 +237,13 @@ async fn prepare(args: &SendArgs) -> anyhow::Result<(Target, Option<Welcome>)> {
         Some(server) => Some(hello(server).await?),
         None => None,
     };
-    let mut chosen = broker.map(target).or(server).context("neither a server nor a broker is named")?;
-    chosen.epoch = chosen.epoch.or(welcome.as_ref().map(|welcome| welcome.epoch));
+    let mut chosen = broker
+        .map(target)
+        .or(server)
+        .context("neither a server nor a broker is named")?;
+    chosen.epoch = chosen
+        .epoch
+        .or(welcome.as_ref().map(|welcome| welcome.epoch));
     Ok((chosen, welcome))
 }
 
@@ -244,7 +272,10 @@ fn finish(outcome: Outcome, readings: u64, took: Duration) -> anyhow::Result<Exi
     if stored == readings {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("{} of {readings} readings are not stored", readings.saturating_sub(stored));
+    eprintln!(
+        "{} of {readings} readings are not stored",
+        readings.saturating_sub(stored)
+    );
     Ok(ExitCode::FAILURE)
 }
 
@@ -287,13 +318,21 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "predicted: {}", tally.predicted)?;
         writeln!(f, "acked: {}", tally.acked)?;
         write!(f, "nacked: {}", tally.nacked_total())?;
-        let codes: Vec<String> = tally.nacked.iter().map(|(code, count)| format!("{code} {count}")).collect();
+        let codes: Vec<String> = tally
+            .nacked
+            .iter()
+            .map(|(code, count)| format!("{code} {count}"))
+            .collect();
         if !codes.is_empty() {
             write!(f, " ({})", codes.join(", "))?;
         }
         writeln!(f, "\ngaps: {}", tally.gaps)?;
         if tally.reconnects > 0 {
-            writeln!(f, "reconnects: {} ({} readings sent again)", tally.reconnects, tally.resent)?;
+            writeln!(
+                f,
+                "reconnects: {} ({} readings sent again)",
+                tally.reconnects, tally.resent
+            )?;
         }
         writeln!(f, "anomalies: {}", tally.anomalies)?;
         writeln!(f, "calibrating: {}", tally.calibrating)?;

@@ -28,7 +28,11 @@ fn a_rate_spaces_rows_as_their_timestamps_are() {
     rows.take(start);
     assert_eq!(rows.due().unwrap() - start, Duration::from_secs(1));
     rows.take(start);
-    assert_eq!(rows.due().unwrap() - start, Duration::from_secs(1), "a step back in time is no pause");
+    assert_eq!(
+        rows.due().unwrap() - start,
+        Duration::from_secs(1),
+        "a step back in time is no pause"
+    );
     rows.take(start);
     assert_eq!(rows.due(), None);
 }
@@ -36,7 +40,12 @@ fn a_rate_spaces_rows_as_their_timestamps_are() {
 #[test]
 fn what_is_stored_is_skipped_and_its_ends_are_probed() {
     let mut rows = rows(THREE, Rate::Max);
-    let seqs = |readings: Vec<Reading>| readings.into_iter().filter_map(|r| r.seq).collect::<Vec<_>>();
+    let seqs = |readings: Vec<Reading>| {
+        readings
+            .into_iter()
+            .filter_map(|r| r.seq)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(seqs(rows.probes(0)), [] as [u64; 0]);
     assert_eq!(seqs(rows.probes(1)), [0]);
     assert_eq!(seqs(rows.probes(2)), [0, 1]);
@@ -54,7 +63,11 @@ fn the_summary_says_a_line_each() {
     tally.acked = 2;
     tally.nacked.insert("bad_reading", 1);
     let took = Duration::from_millis(1_500);
-    let text = Summary { tally: &tally, took }.to_string();
+    let text = Summary {
+        tally: &tally,
+        took,
+    }
+    .to_string();
     let expected = "sent: 3\nalready stored: 0\npredicted: 0\nacked: 2\nnacked: 1 (bad_reading 1)\ngaps: 0\n\
                     anomalies: 0\ncalibrating: 0\nprediction p50: -\nprediction p99: -\nwall time: 1.50 s";
     assert_eq!(text, expected);

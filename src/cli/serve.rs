@@ -59,5 +59,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let running = app::start(config).await?;
     println!("tidegate is listening on {}", running.url());
     super::told_to_stop().await?;
-    Ok(if running.stop().await { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if running.stop().await {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -43,7 +43,12 @@ impl Backoff {
     ///
     /// `dice` in 0..=1 spreads a fleet that was cut at once: the wait is between half and all of the doubled step. `at_least`
     /// is what the server asked for.
-    pub fn next(&mut self, now: Instant, dice: f64, at_least: Option<Duration>) -> Option<Duration> {
+    pub fn next(
+        &mut self,
+        now: Instant,
+        dice: f64,
+        at_least: Option<Duration>,
+    ) -> Option<Duration> {
         let step = BASE.saturating_mul(1 << self.tries.min(10)).min(LONGEST);
         let floor = at_least.unwrap_or_default();
         let wait = floor + step.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0);
@@ -56,7 +61,9 @@ impl Backoff {
 /// A number in 0..1 from the system's randomness, good enough to spread tries.
 pub fn dice() -> f64 {
     use std::hash::{BuildHasher, Hasher};
-    let bits = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    let bits = std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish();
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
@@ -90,12 +97,24 @@ mod tests {
         let start = Instant::now();
         let mut backoff = Backoff::new(Duration::from_secs(2));
         assert!(backoff.next(start, 0.5, None).is_some());
-        assert!(backoff.next(start + Duration::from_secs(2), 0.5, None).is_none());
-        assert!(backoff.next(start, 0.5, Some(Duration::from_secs(9))).is_none());
+        assert!(
+            backoff
+                .next(start + Duration::from_secs(2), 0.5, None)
+                .is_none()
+        );
+        assert!(
+            backoff
+                .next(start, 0.5, Some(Duration::from_secs(9)))
+                .is_none()
+        );
     }
 
     #[test]
     fn dice_stay_between_zero_and_one() {
-        assert!((0..100).map(|_| dice()).all(|dice| (0.0..1.0).contains(&dice)));
+        assert!(
+            (0..100)
+                .map(|_| dice())
+                .all(|dice| (0.0..1.0).contains(&dice))
+        );
     }
 }

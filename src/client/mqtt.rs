@@ -8,7 +8,9 @@ use super::backoff::dice;
 use super::link::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, LinkEnd, TAKE_AT_ONCE, encode};
 use super::target::{Address, Target};
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Filter, Packet, PubAckReason, Publish, PublishProperties, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{
+    Filter, Packet, PubAckReason, Publish, PublishProperties, SubscribeReasonCode,
+};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, Incoming, MqttOptions};
 use std::time::Duration;
 use tidegate_protocol::message::ServerError;
@@ -47,7 +49,12 @@ impl MqttLink {
         let capacity = 2 * target.options.limits.in_flight + 16;
         let (client, mut events) = AsyncClient::new(options(target)?, capacity);
         let ready = subscribed(&client, &mut events, target);
-        let late = |_| LinkEnd::cut(format_args!("no broker within {} s", CONNECT_TIMEOUT.as_secs()));
+        let late = |_| {
+            LinkEnd::cut(format_args!(
+                "no broker within {} s",
+                CONNECT_TIMEOUT.as_secs()
+            ))
+        };
         timeout(CONNECT_TIMEOUT, ready).await.map_err(late)??;
         let (sender, heard) = mpsc::channel(TAKE_AT_ONCE);
         Ok(Self {
@@ -68,7 +75,13 @@ impl MqttLink {
         };
         let payload = encode(reading, self.codec);
         self.client
-            .try_publish_with_properties(self.topic.as_str(), QoS::AtLeastOnce, false, payload, properties)
+            .try_publish_with_properties(
+                self.topic.as_str(),
+                QoS::AtLeastOnce,
+                false,
+                payload,
+                properties,
+            )
             .map_err(|_| LinkEnd::cut("the broker takes no more readings"))
     }
 
@@ -118,7 +131,11 @@ fn options(target: &Target) -> Result<MqttOptions, LinkEnd> {
 }
 
 /// Polls until the broker has confirmed the subscriptions.
-async fn subscribed(client: &AsyncClient, events: &mut EventLoop, target: &Target) -> Result<(), LinkEnd> {
+async fn subscribed(
+    client: &AsyncClient,
+    events: &mut EventLoop,
+    target: &Target,
+) -> Result<(), LinkEnd> {
     let (endpoint, device) = (target.endpoint.as_str(), target.device.as_str());
     let topics = [
         topic::predictions(endpoint, device),
@@ -128,10 +145,15 @@ async fn subscribed(client: &AsyncClient, events: &mut EventLoop, target: &Targe
     let filters = topics.map(|topic| Filter::new(topic, QoS::AtLeastOnce));
     client.try_subscribe_many(filters).map_err(LinkEnd::cut)?;
     loop {
-        if let Event::Incoming(Packet::SubAck(answer)) = events.poll().await.map_err(LinkEnd::cut)? {
-            let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+        if let Event::Incoming(Packet::SubAck(answer)) =
+            events.poll().await.map_err(LinkEnd::cut)?
+        {
+            let granted =
+                |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
             return match answer.return_codes.iter().find(|code| !granted(code)) {
-                Some(code) => Err(LinkEnd::refused(format_args!("the broker refused a subscription: {code:?}"))),
+                Some(code) => Err(LinkEnd::refused(format_args!(
+                    "the broker refused a subscription: {code:?}"
+                ))),
                 None => Ok(()),
             };
         }
@@ -159,18 +181,25 @@ fn read_packet(packet: &Incoming) -> Option<Heard> {
         Packet::Publish(publish) => read(publish),
         Packet::PubAck(ack) => match ack.reason {
             PubAckReason::Success => None,
-            PubAckReason::NoMatchingSubscribers => {
-                Some(Err(LinkEnd::cut("no Tidegate server listens at this broker")))
-            }
-            other => Some(Err(LinkEnd::cut(format_args!("the broker refused a reading: {other:?}")))),
+            PubAckReason::NoMatchingSubscribers => Some(Err(LinkEnd::cut(
+                "no Tidegate server listens at this broker",
+            ))),
+            other => Some(Err(LinkEnd::cut(format_args!(
+                "the broker refused a reading: {other:?}"
+            )))),
         },
         _ => None,
     }
 }
 
 fn read(publish: &Publish) -> Option<Heard> {
-    let content_type = publish.properties.as_ref().and_then(|p| p.content_type.as_deref());
-    let codec = content_type.and_then(Codec::from_content_type).unwrap_or_default();
+    let content_type = publish
+        .properties
+        .as_ref()
+        .and_then(|p| p.content_type.as_deref());
+    let codec = content_type
+        .and_then(Codec::from_content_type)
+        .unwrap_or_default();
     match ServerMessage::decode(codec, &publish.payload) {
         Ok(ServerMessage::Error(error)) => Some(Err(refusal(error))),
         Ok(message) => Some(Ok(message)),
@@ -183,7 +212,10 @@ fn read(publish: &Publish) -> Option<Heard> {
 fn refusal(error: ServerError) -> LinkEnd {
     let passing = matches!(
         error.code,
-        ErrorCode::Overloaded | ErrorCode::ShuttingDown | ErrorCode::StreamStopped | ErrorCode::Limit
+        ErrorCode::Overloaded
+            | ErrorCode::ShuttingDown
+            | ErrorCode::StreamStopped
+            | ErrorCode::Limit
     );
     LinkEnd {
         retry: passing,

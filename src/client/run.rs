@@ -132,7 +132,8 @@ impl<S: Source, O: Observer> Run<'_, S, O> {
         self.window.connected(resume_from);
         if let (true, Some(resume_from)) = (first, resume_from) {
             let skipped = self.source.skip_below(resume_from);
-            self.window.stored_before(skipped, self.source.probes(resume_from));
+            self.window
+                .stored_before(skipped, self.source.probes(resume_from));
         }
         Ok(link)
     }
@@ -184,8 +185,11 @@ impl<S: Source, O: Observer> Run<'_, S, O> {
         let now = Instant::now();
         let skipped = self.source.skip_below(self.window.floor());
         self.window.stored_before(skipped, Vec::new());
-        while !stopped && self.window.has_room() && self.source.due().is_some_and(|due| due <= now) {
-            let Some(mut reading) = self.source.take(now) else { break };
+        while !stopped && self.window.has_room() && self.source.due().is_some_and(|due| due <= now)
+        {
+            let Some(mut reading) = self.source.take(now) else {
+                break;
+            };
             // Over MQTT there is no connection to name the epoch.
             reading.epoch = matches!(link, Link::Mqtt(_)).then(|| target.epoch.unwrap_or(0));
             self.window.offer(reading);
@@ -198,17 +202,28 @@ impl<S: Source, O: Observer> Run<'_, S, O> {
 
     fn is_done(&self, drained_at: Option<Instant>) -> bool {
         let nothing_comes = self.source.due().is_none() || drained_at.is_some();
-        (nothing_comes && self.window.is_settled()) || drained_at.is_some_and(|at| Instant::now() >= at)
+        (nothing_comes && self.window.is_settled())
+            || drained_at.is_some_and(|at| Instant::now() >= at)
     }
 
     /// When the source is worth looking at; never while the window is full, else the loop would spin.
     fn next_due(&self, stopped: bool) -> Option<Instant> {
-        self.source.due().filter(|_| !stopped && self.window.has_room())
+        self.source
+            .due()
+            .filter(|_| !stopped && self.window.has_room())
     }
 
-    fn deadline(&self, heard_at: Instant, stopped_at: Option<Instant>, target: &Target) -> Option<Instant> {
+    fn deadline(
+        &self,
+        heard_at: Instant,
+        stopped_at: Option<Instant>,
+        target: &Target,
+    ) -> Option<Instant> {
         let drained = stopped_at.map(|at| at + target.options.drain);
-        let silent = self.window.is_owed().then(|| heard_at + target.options.answer_timeout);
+        let silent = self
+            .window
+            .is_owed()
+            .then(|| heard_at + target.options.answer_timeout);
         drained.or(silent)
     }
 
@@ -231,10 +246,8 @@ impl<S: Source, O: Observer> Run<'_, S, O> {
 
     fn hear_one(&mut self, message: &ServerMessage, now: Instant) {
         match message {
-            ServerMessage::Prediction(prediction) => {
-                if self.window.on_prediction(prediction, now) {
-                    self.observer.prediction(prediction);
-                }
+            ServerMessage::Prediction(prediction) if self.window.on_prediction(prediction, now) => {
+                self.observer.prediction(prediction);
             }
             ServerMessage::Ack(ack) => self.window.on_ack(ack),
             ServerMessage::Nack(nack) => self.window.on_nack(nack),
@@ -260,7 +273,12 @@ impl<S: Source, O: Observer> Run<'_, S, O> {
             });
         };
         self.window.tally_mut().reconnects += 1;
-        let text = format!("{}: {}; again in {} ms", target.address, end.why, wait.as_millis());
+        let text = format!(
+            "{}: {}; again in {} ms",
+            target.address,
+            end.why,
+            wait.as_millis()
+        );
         self.observer.note(&text);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

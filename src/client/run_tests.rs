@@ -7,10 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidegate_protocol::message::{Ack, FeatureInfo, Nack, ServerError, Welcome};
-use tidegate_protocol::{CloseCode, Codec, DeviceMessage, ErrorCode, NackCode, Output, Values, Wire};
+use tidegate_protocol::{
+    CloseCode, Codec, DeviceMessage, ErrorCode, NackCode, Output, Values, Wire,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::server::{Callback, ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::handshake::server::{
+    Callback, ErrorResponse, Request, Response,
+};
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
@@ -50,7 +54,12 @@ impl Fake {
         let serving = shared.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let manner = serving.manners.lock().unwrap().pop_front().unwrap_or(Manner::Well);
+                let manner = serving
+                    .manners
+                    .lock()
+                    .unwrap()
+                    .pop_front()
+                    .unwrap_or(Manner::Well);
                 tokio::spawn(serve(socket, serving.clone(), manner));
             }
         });
@@ -59,7 +68,11 @@ impl Fake {
 
     fn target(&self, codec: Codec) -> Target {
         let address = Address::server(&self.url).unwrap();
-        let mut target = Target::new(address, "pump-health".parse().unwrap(), "rig-1".parse().unwrap());
+        let mut target = Target::new(
+            address,
+            "pump-health".parse().unwrap(),
+            "rig-1".parse().unwrap(),
+        );
         target.codec = codec;
         target.options = Options {
             limits: Limits {
@@ -82,18 +95,28 @@ impl Fake {
 struct Accept<'a>(&'a Shared, &'a mut Codec);
 
 impl Callback for Accept<'_> {
-    fn on_request(self, request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+    fn on_request(
+        self,
+        request: &Request,
+        mut response: Response,
+    ) -> Result<Response, ErrorResponse> {
         let offer = request.headers()[SEC_WEBSOCKET_PROTOCOL].clone();
         *self.1 = Codec::from_subprotocol(offer.to_str().unwrap()).unwrap();
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offer);
-        self.0.connections.lock().unwrap().push(request.uri().to_string());
+        self.0
+            .connections
+            .lock()
+            .unwrap()
+            .push(request.uri().to_string());
         Ok(response)
     }
 }
 
 async fn serve(socket: TcpStream, shared: Arc<Shared>, manner: Manner) {
     let mut codec = Codec::Json;
-    let mut socket = accept_hdr_async(socket, Accept(&shared, &mut codec)).await.unwrap();
+    let mut socket = accept_hdr_async(socket, Accept(&shared, &mut codec))
+        .await
+        .unwrap();
     if let Manner::Refuse(code, close) = manner {
         return refuse(socket, codec, code, close).await;
     }
@@ -103,7 +126,10 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>, manner: Manner) {
         if frame.is_close() {
             continue;
         }
-        let Ok(DeviceMessage::Reading(reading)) = DeviceMessage::decode(codec, &frame.into_data()) else { continue };
+        let Ok(DeviceMessage::Reading(reading)) = DeviceMessage::decode(codec, &frame.into_data())
+        else {
+            continue;
+        };
         taken += 1;
         let answers = answer(&shared, reading.seq.unwrap(), &reading.values);
         match manner {
@@ -117,7 +143,12 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>, manner: Manner) {
     }
 }
 
-async fn refuse(mut socket: WebSocketStream<TcpStream>, codec: Codec, code: ErrorCode, close: CloseCode) {
+async fn refuse(
+    mut socket: WebSocketStream<TcpStream>,
+    codec: Codec,
+    code: ErrorCode,
+    close: CloseCode,
+) {
     let error = ServerError {
         code,
         message: format!("because {code}"),
@@ -180,7 +211,7 @@ fn answer(shared: &Shared, seq: u64, values: &Values) -> Vec<ServerMessage> {
         output: Output::Anomaly {
             score: 3.0,
             threshold: 2.0,
-            anomaly: seq % 10 == 0,
+            anomaly: seq.is_multiple_of(10),
         },
         latency_us: 1,
     };
@@ -189,7 +220,10 @@ fn answer(shared: &Shared, seq: u64, values: &Values) -> Vec<ServerMessage> {
         seq: high,
         late: Vec::new(),
     };
-    vec![ServerMessage::Prediction(prediction), ServerMessage::Ack(ack)]
+    vec![
+        ServerMessage::Prediction(prediction),
+        ServerMessage::Ack(ack),
+    ]
 }
 
 /// Readings 0..total, all due at once; with `endless` one more is always to come.
@@ -253,18 +287,29 @@ async fn run(target: Target, mut source: Count) -> Outcome {
 #[tokio::test]
 async fn everything_is_acked_once_through_any_number_of_cuts() {
     for codec in [Codec::Json, Codec::Bincode] {
-        let cuts = [Manner::CutAfter(1), Manner::CutAfter(7), Manner::CutAfter(30), Manner::CutAfter(2)];
+        let cuts = [
+            Manner::CutAfter(1),
+            Manner::CutAfter(7),
+            Manner::CutAfter(30),
+            Manner::CutAfter(2),
+        ];
         let fake = Fake::start(&cuts).await;
         let outcome = run(fake.target(codec), Count::to(100)).await;
         assert!(outcome.error.is_none(), "{:?}", outcome.error);
         let tally = outcome.tally;
         assert_eq!((tally.sent, tally.predicted, tally.acked), (100, 100, 100));
-        assert_eq!((tally.anomalies, tally.reconnects, tally.nacked_total()), (10, 4, 0));
+        assert_eq!(
+            (tally.anomalies, tally.reconnects, tally.nacked_total()),
+            (10, 4, 0)
+        );
         assert!(tally.resent > 0 && tally.round_trip_ms(0.5).is_some());
         assert_eq!(fake.stored(), 100);
         let connections = fake.shared.connections.lock().unwrap().clone();
         assert_eq!(connections[0], "/v1/stream/pump-health?device=rig-1");
-        assert_eq!(connections[4], "/v1/stream/pump-health?device=rig-1&epoch=0");
+        assert_eq!(
+            connections[4],
+            "/v1/stream/pump-health?device=rig-1&epoch=0"
+        );
     }
 }
 
@@ -273,9 +318,25 @@ async fn a_second_run_sends_nothing_new() {
     let fake = Fake::start(&[]).await;
     run(fake.target(Codec::Json), Count::to(50)).await;
     let tally = run(fake.target(Codec::Json), Count::to(50)).await.tally;
-    assert_eq!((tally.already_stored, tally.sent, tally.acked, tally.predicted), (50, 0, 0, 0));
+    assert_eq!(
+        (
+            tally.already_stored,
+            tally.sent,
+            tally.acked,
+            tally.predicted
+        ),
+        (50, 0, 0, 0)
+    );
     let tally = run(fake.target(Codec::Bincode), Count::to(60)).await.tally;
-    assert_eq!((tally.already_stored, tally.sent, tally.acked, tally.predicted), (50, 10, 10, 10));
+    assert_eq!(
+        (
+            tally.already_stored,
+            tally.sent,
+            tally.acked,
+            tally.predicted
+        ),
+        (50, 10, 10, 10)
+    );
 }
 
 #[tokio::test]
@@ -285,7 +346,10 @@ async fn other_readings_under_the_same_numbers_stop_before_anything_new_is_sent(
     let mut other = Count::to(9);
     other.offset = 0.5;
     let outcome = run(fake.target(Codec::Json), other).await;
-    assert!(matches!(outcome.error, Some(ClientError::OtherReadings { seq: 0, .. })));
+    assert!(matches!(
+        outcome.error,
+        Some(ClientError::OtherReadings { seq: 0, .. })
+    ));
     assert_eq!(fake.stored(), 5);
 }
 
@@ -293,8 +357,13 @@ async fn other_readings_under_the_same_numbers_stop_before_anything_new_is_sent(
 async fn a_final_close_is_not_tried_again() {
     let fake = Fake::start(&[Manner::Refuse(ErrorCode::TakenOver, CloseCode::TakenOver)]).await;
     let outcome = run(fake.target(Codec::Json), Count::to(5)).await;
-    let Some(ClientError::Refused { code, message, .. }) = outcome.error else { panic!("{outcome:?}") };
-    assert_eq!((code, message.as_str()), (Some(ErrorCode::TakenOver), "because taken_over"));
+    let Some(ClientError::Refused { code, message, .. }) = outcome.error else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(
+        (code, message.as_str()),
+        (Some(ErrorCode::TakenOver), "because taken_over")
+    );
     assert_eq!(fake.shared.connections.lock().unwrap().len(), 1);
 }
 
@@ -319,7 +388,10 @@ async fn patience_with_a_server_that_never_answers_ends() {
     let mut target = fake.target(Codec::Json);
     target.options.give_up_after = Duration::from_millis(300);
     let outcome = run(target, Count::to(5)).await;
-    assert!(matches!(outcome.error, Some(ClientError::GaveUp { .. })), "{outcome:?}");
+    assert!(
+        matches!(outcome.error, Some(ClientError::GaveUp { .. })),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]
@@ -347,7 +419,14 @@ async fn a_hello_brings_the_welcome_and_leaves() {
     let fake = Fake::start(&[]).await;
     let welcome = hello(&fake.target(Codec::Json)).await.unwrap();
     assert_eq!((welcome.features.len(), welcome.resume_from), (1, 0));
-    let gone = Fake::start(&[Manner::Refuse(ErrorCode::UnknownEndpoint, CloseCode::BadRequest)]).await;
-    let error = hello(&gone.target(Codec::Json)).await.unwrap_err().to_string();
+    let gone = Fake::start(&[Manner::Refuse(
+        ErrorCode::UnknownEndpoint,
+        CloseCode::BadRequest,
+    )])
+    .await;
+    let error = hello(&gone.target(Codec::Json))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.ends_with("because unknown_endpoint"), "{error}");
 }

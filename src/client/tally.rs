@@ -39,7 +39,8 @@ pub struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        let round_trips = Histogram::new_with_bounds(1, LONGEST_US, 2).expect("the bounds are constants in order");
+        let round_trips = Histogram::new_with_bounds(1, LONGEST_US, 2)
+            .expect("the bounds are constants in order");
         Self {
             sent: 0,
             resent: 0,
@@ -106,7 +107,8 @@ impl Tally {
     }
 
     pub(super) fn round_trip(&mut self, took: Duration) {
-        self.round_trips.saturating_record((took.as_micros() as u64).max(1));
+        self.round_trips
+            .saturating_record((took.as_micros() as u64).max(1));
     }
 }
 
@@ -141,7 +143,10 @@ mod tests {
         let mut sum = Tally::default();
         sum.add(&one);
         sum.add(&one);
-        assert_eq!((sum.predicted, sum.anomalies, sum.nacked_total()), (2, 2, 2));
+        assert_eq!(
+            (sum.predicted, sum.anomalies, sum.nacked_total()),
+            (2, 2, 2)
+        );
         let median = sum.round_trip_ms(0.5).unwrap();
         assert!((median - 2.0).abs() < 0.1, "{median}");
     }

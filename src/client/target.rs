@@ -52,7 +52,9 @@ impl Address {
     /// # Errors
     /// Another scheme, a path, or no host.
     pub fn server(url: &str) -> Result<Self, TargetError> {
-        let refuse = || TargetError::Server { url: url.to_owned() };
+        let refuse = || TargetError::Server {
+            url: url.to_owned(),
+        };
         let rest = url
             .strip_prefix("ws://")
             .or_else(|| url.strip_prefix("http://"))
@@ -200,11 +202,27 @@ mod tests {
     #[test]
     fn a_server_is_named_by_ws_or_http() {
         for url in ["ws://127.0.0.1:8080", "http://127.0.0.1:8080/"] {
-            assert_eq!(Address::server(url).unwrap().to_string(), "ws://127.0.0.1:8080");
+            assert_eq!(
+                Address::server(url).unwrap().to_string(),
+                "ws://127.0.0.1:8080"
+            );
         }
-        assert_eq!(Address::server("ws://rig.local").unwrap().to_string(), "ws://rig.local:80");
-        assert_eq!(Address::server("ws://[::1]:9").unwrap().to_string(), "ws://[::1]:9");
-        for url in ["", "ws://", "127.0.0.1:8080", "wss://a:1", "ws://a:1/v1", "ws://u@a:1"] {
+        assert_eq!(
+            Address::server("ws://rig.local").unwrap().to_string(),
+            "ws://rig.local:80"
+        );
+        assert_eq!(
+            Address::server("ws://[::1]:9").unwrap().to_string(),
+            "ws://[::1]:9"
+        );
+        for url in [
+            "",
+            "ws://",
+            "127.0.0.1:8080",
+            "wss://a:1",
+            "ws://a:1/v1",
+            "ws://u@a:1",
+        ] {
             assert!(Address::server(url).is_err(), "{url}");
         }
     }
@@ -212,21 +230,35 @@ mod tests {
     #[test]
     fn a_broker_may_have_a_login_that_is_never_shown() {
         let broker = Address::broker("mqtt://ann:s:ecret@broker:1884").unwrap();
-        assert_eq!(format!("{broker} {broker:?}"), "mqtt://broker:1884 mqtt://broker:1884");
-        let Address::Broker { login, .. } = broker else { panic!() };
+        assert_eq!(
+            format!("{broker} {broker:?}"),
+            "mqtt://broker:1884 mqtt://broker:1884"
+        );
+        let Address::Broker { login, .. } = broker else {
+            panic!()
+        };
         assert_eq!(login, Some(("ann".into(), "s:ecret".into())));
-        assert_eq!(Address::broker("mqtt://broker").unwrap().to_string(), "mqtt://broker:1883");
+        assert_eq!(
+            Address::broker("mqtt://broker").unwrap().to_string(),
+            "mqtt://broker:1883"
+        );
         for url in ["", "mqtt://", "mqtts://a", "mqtt://a:port", "mqtt://a/b"] {
             assert!(Address::broker(url).is_err(), "{url}");
         }
-        let refused = Address::broker("mqtt://ann:secret@:x").unwrap_err().to_string();
+        let refused = Address::broker("mqtt://ann:secret@:x")
+            .unwrap_err()
+            .to_string();
         assert!(!refused.contains("secret"), "{refused}");
     }
 
     #[test]
     fn the_path_names_the_stream() {
         let address = Address::server("ws://a:1").unwrap();
-        let mut target = Target::new(address, "pump-health".parse().unwrap(), "rig-1".parse().unwrap());
+        let mut target = Target::new(
+            address,
+            "pump-health".parse().unwrap(),
+            "rig-1".parse().unwrap(),
+        );
         assert_eq!(target.path(), "/v1/stream/pump-health?device=rig-1");
         target.epoch = Some(3);
         target.version = Some("mewma/1.0.0".into());

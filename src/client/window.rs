@@ -147,15 +147,23 @@ impl Window {
     pub fn connected(&mut self, resume_from: Option<u64>) {
         self.flying.clear();
         self.unsent = self.slots.keys().copied().collect();
-        self.slots.values_mut().filter(|slot| slot.gapped).for_each(Slot::ask_anew);
-        let Some(resume_from) = resume_from else { return };
+        self.slots
+            .values_mut()
+            .filter(|slot| slot.gapped)
+            .for_each(Slot::ask_anew);
+        let Some(resume_from) = resume_from else {
+            return;
+        };
         if resume_from == 0 && self.probes.is_empty() {
             self.open = true;
         }
         self.floor = self.floor.max(resume_from);
         // A prediction proves that the reading was admitted, and `resume_from` that it was committed.
         let admitted = |slot: &Slot| slot.answer.is_some() && !slot.gapped;
-        let committed = self.slots.range(..resume_from).filter(|(_, slot)| admitted(slot));
+        let committed = self
+            .slots
+            .range(..resume_from)
+            .filter(|(_, slot)| admitted(slot));
         for seq in committed.map(|(seq, _)| *seq).collect::<Vec<_>>() {
             self.ack_one(seq);
         }
@@ -227,14 +235,17 @@ impl Window {
     pub fn on_prediction(&mut self, prediction: &Prediction, now: Instant) -> bool {
         let seq = prediction.seq;
         self.flying.remove(&seq);
-        let Some(slot) = self.slots.get_mut(&seq) else { return false };
+        let Some(slot) = self.slots.get_mut(&seq) else {
+            return false;
+        };
         slot.answer = Some(Kind::of(&prediction.output));
         let first = !std::mem::replace(&mut slot.told, true);
         if first && !slot.probe {
             self.tally.predicted(Kind::of(&prediction.output));
         }
         if first && let Some(sent_at) = slot.sent_at {
-            self.tally.round_trip(now.saturating_duration_since(sent_at));
+            self.tally
+                .round_trip(now.saturating_duration_since(sent_at));
         }
         self.settle(seq);
         first
@@ -250,7 +261,10 @@ impl Window {
                 self.ack_one(seq);
             }
         }
-        let covered = self.slots.range(..=ack.seq).filter(|(_, slot)| !slot.gapped);
+        let covered = self
+            .slots
+            .range(..=ack.seq)
+            .filter(|(_, slot)| !slot.gapped);
         for seq in covered.map(|(seq, _)| *seq).collect::<Vec<_>>() {
             self.mark_stored(seq, beyond);
             self.ack_one(seq);
@@ -259,7 +273,9 @@ impl Window {
 
     /// An ack beyond all we sent is of an earlier run: it stored what we never sent, and what we sent as a probe.
     fn mark_stored(&mut self, seq: u64, beyond: bool) {
-        let Some(slot) = self.slots.get_mut(&seq) else { return };
+        let Some(slot) = self.slots.get_mut(&seq) else {
+            return;
+        };
         if slot.sends == 0 || (slot.probe && beyond) {
             slot.stored = true;
         }
@@ -281,7 +297,9 @@ impl Window {
         let Some(slot) = self.remove(seq) else { return };
         if slot.probe {
             self.tally.sent += 1;
-            self.conflict = self.conflict.or((nack.code == NackCode::SeqReused).then_some(seq));
+            self.conflict = self
+                .conflict
+                .or((nack.code == NackCode::SeqReused).then_some(seq));
         }
         if nack.code == NackCode::AlreadyTaken {
             self.tally.already_stored += 1;
@@ -309,7 +327,9 @@ impl Window {
 
     /// Lets go of a reading whose fate is known.
     fn settle(&mut self, seq: u64) {
-        let Some(slot) = self.slots.get(&seq) else { return };
+        let Some(slot) = self.slots.get(&seq) else {
+            return;
+        };
         let never_sent = slot.stored && slot.sends == 0 && !slot.probe;
         if !slot.acked || (slot.answer.is_none() && !never_sent) {
             return;
@@ -320,7 +340,9 @@ impl Window {
             (false, true, answer) => {
                 self.tally.sent += 1;
                 self.tally.acked += 1;
-                answer.into_iter().for_each(|kind| self.tally.predicted(kind));
+                answer
+                    .into_iter()
+                    .for_each(|kind| self.tally.predicted(kind));
             }
             (false, false, _) => self.tally.acked += 1,
         }

@@ -48,7 +48,10 @@ fn nack(seq: u64, code: NackCode) -> Nack {
 }
 
 fn limits(unsettled: usize, in_flight: usize) -> Limits {
-    Limits { unsettled, in_flight }
+    Limits {
+        unsettled,
+        in_flight,
+    }
 }
 
 fn send_all(window: &mut Window) -> Vec<u64> {
@@ -63,13 +66,20 @@ fn a_new_stream_sends_at_once_and_settles_when_predicted_and_acked() {
     (0..3).for_each(|seq| window.offer(reading(seq)));
     assert_eq!(send_all(&mut window), [0, 1, 2]);
     window.on_ack(&ack(1, &[]));
-    assert_eq!(window.len(), 3, "acked, but their predictions are still owed");
+    assert_eq!(
+        window.len(),
+        3,
+        "acked, but their predictions are still owed"
+    );
     (0..3).for_each(|seq| assert!(window.on_prediction(&prediction(seq), Instant::now())));
     assert_eq!(window.len(), 1);
     window.on_ack(&ack(2, &[]));
     assert!(window.is_settled());
     let tally = window.tally();
-    assert_eq!((tally.sent, tally.predicted, tally.acked, tally.resent), (3, 3, 3, 0));
+    assert_eq!(
+        (tally.sent, tally.predicted, tally.acked, tally.resent),
+        (3, 3, 3, 0)
+    );
 }
 
 #[test]
@@ -93,7 +103,11 @@ fn a_cut_sends_the_unsettled_again_and_nothing_else() {
     window.on_prediction(&prediction(1), Instant::now());
     window.on_ack(&ack(0, &[]));
     window.connected(Some(3));
-    assert_eq!(send_all(&mut window), [2, 3], "1 was predicted and lies below resume_from");
+    assert_eq!(
+        send_all(&mut window),
+        [2, 3],
+        "1 was predicted and lies below resume_from"
+    );
     assert_eq!(window.tally().acked, 2);
     assert_eq!(window.tally().resent, 2);
 }
@@ -111,7 +125,10 @@ fn a_nack_lost_in_a_cut_is_learned_by_asking_again() {
     window.on_nack(&nack(1, NackCode::BadReading));
     window.on_prediction(&prediction(2), Instant::now());
     assert!(window.is_settled());
-    assert_eq!((window.tally().acked, window.tally().nacked_total()), (2, 1));
+    assert_eq!(
+        (window.tally().acked, window.tally().nacked_total()),
+        (2, 1)
+    );
 }
 
 #[test]
@@ -126,7 +143,10 @@ fn what_a_welcome_says_is_stored_is_probed_before_anything_new_goes() {
     window.on_prediction(&prediction(9), Instant::now());
     assert_eq!(send_all(&mut window), [10]);
     let tally = window.tally();
-    assert_eq!((tally.already_stored, tally.sent, tally.predicted), (10, 1, 0));
+    assert_eq!(
+        (tally.already_stored, tally.sent, tally.predicted),
+        (10, 1, 0)
+    );
 }
 
 #[test]
@@ -151,7 +171,15 @@ fn without_a_welcome_the_first_ack_tells_what_is_stored() {
     assert_eq!(window.floor(), 100);
     window.stored_before(96, Vec::new());
     let tally = window.tally();
-    assert_eq!((tally.already_stored, tally.sent, tally.predicted, tally.acked), (100, 0, 0, 0));
+    assert_eq!(
+        (
+            tally.already_stored,
+            tally.sent,
+            tally.predicted,
+            tally.acked
+        ),
+        (100, 0, 0, 0)
+    );
 }
 
 #[test]
@@ -171,7 +199,10 @@ fn a_gap_is_filled_and_acked_by_number() {
     window.on_ack(&ack(2, &[]));
     assert_eq!(send_all(&mut window), [1]);
     window.on_prediction(&prediction(1), Instant::now());
-    assert!(!window.is_settled(), "an ack by high-water mark does not cover a gap");
+    assert!(
+        !window.is_settled(),
+        "an ack by high-water mark does not cover a gap"
+    );
     window.on_ack(&ack(2, &[1]));
     assert!(window.is_settled());
 }
@@ -234,15 +265,29 @@ impl Server {
         let durable = self.durable.as_deref();
         let committed = durable.filter(|durable| durable.fates.contains_key(&seq));
         if let Some(high) = committed.and_then(|durable| durable.high_water) {
-            let late = if fate == Fate::Late { vec![seq] } else { Vec::new() };
+            let late = if fate == Fate::Late {
+                vec![seq]
+            } else {
+                Vec::new()
+            };
             out.push_back(ServerMessage::Ack(ack(high, &late)));
         }
     }
 
     fn commit(&mut self, out: &mut VecDeque<ServerMessage>) {
-        let before = self.durable.take().map(|durable| durable.fates).unwrap_or_default();
-        let new = self.fates.iter().filter(|(seq, _)| !before.contains_key(seq));
-        let late: Vec<u64> = new.filter(|(_, fate)| **fate == Fate::Late).map(|(seq, _)| *seq).collect();
+        let before = self
+            .durable
+            .take()
+            .map(|durable| durable.fates)
+            .unwrap_or_default();
+        let new = self
+            .fates
+            .iter()
+            .filter(|(seq, _)| !before.contains_key(seq));
+        let late: Vec<u64> = new
+            .filter(|(_, fate)| **fate == Fate::Late)
+            .map(|(seq, _)| *seq)
+            .collect();
         if let Some(high) = self.high_water {
             out.push_back(ServerMessage::Ack(ack(high, &late)));
         }
@@ -250,7 +295,11 @@ impl Server {
     }
 
     fn crash(&mut self) {
-        let durable = self.durable.take().map(|durable| *durable).unwrap_or_default();
+        let durable = self
+            .durable
+            .take()
+            .map(|durable| *durable)
+            .unwrap_or_default();
         *self = Server {
             durable: Some(Box::new(durable.clone())),
             ..durable
@@ -347,7 +396,8 @@ impl World {
         let every = self.refuse_every;
         if let Some(seq) = self.again.pop_front().or_else(|| self.up.pop_front()) {
             self.taken.push_back(seq);
-            self.server.take(seq, |seq| seq % every == every - 1, &mut self.down);
+            self.server
+                .take(seq, |seq| seq % every == every - 1, &mut self.down);
         }
     }
 
@@ -366,9 +416,14 @@ impl World {
     fn cut(&mut self) {
         self.up.clear();
         self.down.clear();
-        let durable = self.server.durable.as_ref().and_then(|durable| durable.high_water);
+        let durable = self
+            .server
+            .durable
+            .as_ref()
+            .and_then(|durable| durable.high_water);
         let resume_from = durable.map_or(0, |high| high + 1);
-        self.window.connected(self.has_welcome.then_some(resume_from));
+        self.window
+            .connected(self.has_welcome.then_some(resume_from));
     }
 
     /// Behind a broker a device does not notice: what is under way stays under way, what was not committed comes again.
@@ -392,7 +447,12 @@ impl World {
     }
 
     fn finish(&mut self) {
-        let calm = [Step::Offer(9), Step::ToServer(9), Step::Commit, Step::ToDevice(99)];
+        let calm = [
+            Step::Offer(9),
+            Step::ToServer(9),
+            Step::Commit,
+            Step::ToDevice(99),
+        ];
         for round in 1..2_000 {
             if self.next == self.total && self.window.is_settled() {
                 return;

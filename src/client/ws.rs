@@ -53,7 +53,12 @@ impl WsLink {
             let welcome = link.welcome().await?;
             Ok((link, welcome))
         };
-        let late = |_| LinkEnd::cut(format_args!("no welcome within {} s", CONNECT_TIMEOUT.as_secs()));
+        let late = |_| {
+            LinkEnd::cut(format_args!(
+                "no welcome within {} s",
+                CONNECT_TIMEOUT.as_secs()
+            ))
+        };
         timeout(CONNECT_TIMEOUT, connecting).await.map_err(late)?
     }
 
@@ -75,7 +80,9 @@ impl WsLink {
             Codec::Bincode => Message::binary(bytes),
         };
         self.dirty = true;
-        Pin::new(&mut self.socket).start_send(frame).map_err(|error| self.lost(&error))
+        Pin::new(&mut self.socket)
+            .start_send(frame)
+            .map_err(|error| self.lost(&error))
     }
 
     /// Waits for at least one message and takes along what has come with it.
@@ -107,8 +114,12 @@ impl WsLink {
             Some(Ok(Message::Text(text))) => self.read(Codec::Json, text.as_bytes()),
             Some(Ok(Message::Binary(bytes))) => self.read(Codec::Bincode, &bytes),
             Some(Ok(Message::Close(frame))) => {
-                let code = frame.as_ref().map_or(NO_CLOSE_FRAME, |frame| frame.code.into());
-                let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
+                let code = frame
+                    .as_ref()
+                    .map_or(NO_CLOSE_FRAME, |frame| frame.code.into());
+                let reason = frame
+                    .map(|frame| frame.reason.to_string())
+                    .unwrap_or_default();
                 Err(self.closed(code, &reason))
             }
             Some(Ok(_)) => Ok(None),
@@ -135,7 +146,9 @@ impl WsLink {
                 Ok(None)
             }
             Ok(message) => Ok(Some(message)),
-            Err(error) => Err(LinkEnd::refused(format_args!("the server's message was not understood: {error}"))),
+            Err(error) => Err(LinkEnd::refused(format_args!(
+                "the server's message was not understood: {error}"
+            ))),
         }
     }
 
@@ -180,7 +193,9 @@ async fn open(target: &Target) -> Result<WebSocketStream<TcpStream>, LinkEnd> {
     let url = format!("ws://{authority}{}", target.path());
     let mut request = url.into_client_request().map_err(LinkEnd::refused)?;
     let offer = HeaderValue::from_static(target.codec.subprotocol());
-    request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, offer);
+    request
+        .headers_mut()
+        .insert(header::SEC_WEBSOCKET_PROTOCOL, offer);
     match client_async_with_config(request, socket, Some(config())).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(response)) => Err(refused_by_http(&response)),

@@ -48,25 +48,32 @@ struct FeatureBody {
 /// Every endpoint with its schema.
 #[utoipa::path(get, path = "/api/v1/endpoints", responses((status = 200, body = Endpoints)))]
 pub async fn endpoints(site: Shared) -> Json<Endpoints> {
-    let endpoints = site.pipeline.engine.endpoints().into_iter().map(|endpoint| {
-        let manifest = &endpoint.manifest;
-        let features = manifest.features.iter().map(|feature| FeatureBody {
-            name: feature.name.clone(),
-            unit: feature.unit.clone(),
-            range: feature.range,
-            hard_range: feature.hard_range,
+    let endpoints = site
+        .pipeline
+        .engine
+        .endpoints()
+        .into_iter()
+        .map(|endpoint| {
+            let manifest = &endpoint.manifest;
+            let features = manifest.features.iter().map(|feature| FeatureBody {
+                name: feature.name.clone(),
+                unit: feature.unit.clone(),
+                range: feature.range,
+                hard_range: feature.hard_range,
+            });
+            EndpointBody {
+                name: manifest.name.clone(),
+                description: manifest.description.clone(),
+                revision: manifest.revision,
+                task: manifest.task.as_str(),
+                features: features.collect(),
+                default: manifest.default.clone(),
+                versions: endpoint.versions.keys().cloned().collect(),
+            }
         });
-        EndpointBody {
-            name: manifest.name.clone(),
-            description: manifest.description.clone(),
-            revision: manifest.revision,
-            task: manifest.task.as_str(),
-            features: features.collect(),
-            default: manifest.default.clone(),
-            versions: endpoint.versions.keys().cloned().collect(),
-        }
-    });
-    Json(Endpoints { endpoints: endpoints.collect() })
+    Json(Endpoints {
+        endpoints: endpoints.collect(),
+    })
 }
 
 /// A list of versions.
@@ -138,7 +145,12 @@ pub async fn models(site: Shared) -> Json<Models> {
     let mut models = Vec::new();
     for endpoint in site.pipeline.engine.endpoints() {
         let is_default = |served: &Served| served.reference == endpoint.default.reference;
-        models.extend(endpoint.versions.values().map(|s| model_body(endpoint.name.as_str(), s, is_default(s))));
+        models.extend(
+            endpoint
+                .versions
+                .values()
+                .map(|s| model_body(endpoint.name.as_str(), s, is_default(s))),
+        );
     }
     Json(Models { models })
 }
@@ -192,10 +204,23 @@ pub async fn devices(
     let Query(parameters) = parameters?;
     let limit = check_limit(parameters.limit)?;
     let cursor = parameters.cursor.as_deref().map(parse_cursor).transpose()?;
-    let rows = site.pipeline.store.devices(parameters.endpoint.as_deref(), cursor.as_ref(), limit).await?;
-    let next_cursor = rows.last().filter(|_| rows.len() == limit as usize).map(|row| row.key.to_string());
-    let devices = rows.into_iter().map(|row| device_body(site.pipeline.hub.is_online(&row.key), row)).collect();
-    Ok(Json(Devices { devices, next_cursor }))
+    let rows = site
+        .pipeline
+        .store
+        .devices(parameters.endpoint.as_deref(), cursor.as_ref(), limit)
+        .await?;
+    let next_cursor = rows
+        .last()
+        .filter(|_| rows.len() == limit as usize)
+        .map(|row| row.key.to_string());
+    let devices = rows
+        .into_iter()
+        .map(|row| device_body(site.pipeline.hub.is_online(&row.key), row))
+        .collect();
+    Ok(Json(Devices {
+        devices,
+        next_cursor,
+    }))
 }
 
 fn device_body(online: bool, row: DeviceRow) -> DeviceBody {
@@ -220,12 +245,17 @@ fn check_limit(limit: Option<u32>) -> Result<u32, Problem> {
     if (1..=MAX_LIMIT).contains(&limit) {
         return Ok(limit);
     }
-    Err(Problem::bad_request(format!("limit {limit}: expected 1 to {MAX_LIMIT}")))
+    Err(Problem::bad_request(format!(
+        "limit {limit}: expected 1 to {MAX_LIMIT}"
+    )))
 }
 
 fn parse_cursor(text: &str) -> Result<StreamKey, Problem> {
     let key = text.split_once('/').and_then(|(endpoint, device)| {
-        Some(StreamKey { endpoint: EndpointName::new(endpoint).ok()?, device: DeviceId::new(device).ok()? })
+        Some(StreamKey {
+            endpoint: EndpointName::new(endpoint).ok()?,
+            device: DeviceId::new(device).ok()?,
+        })
     });
     key.ok_or_else(|| Problem::bad_request("cursor: expected the next_cursor of a page"))
 }
@@ -273,7 +303,10 @@ pub async fn samples(
         Some(_) => return Err(Problem::bad_request("order: expected asc or desc")),
     };
     let numbers = [parameters.epoch, parameters.cursor].into_iter().flatten();
-    if numbers.into_iter().any(|number| number > tidegate_protocol::MAX_NUMBER) {
+    if numbers
+        .into_iter()
+        .any(|number| number > tidegate_protocol::MAX_NUMBER)
+    {
         return Err(Problem::bad_request("epoch and cursor are at most 2^53-1"));
     }
     let limit = check_limit(parameters.limit)?;
@@ -289,6 +322,12 @@ pub async fn samples(
         limit,
     };
     let rows = site.pipeline.store.samples(&query).await?;
-    let next_cursor = rows.last().filter(|_| rows.len() == limit as usize).map(|row| row.id.to_string());
-    Ok(Json(Samples { samples: rows.into_iter().map(|row| row.into_wire()).collect(), next_cursor }))
+    let next_cursor = rows
+        .last()
+        .filter(|_| rows.len() == limit as usize)
+        .map(|row| row.id.to_string());
+    Ok(Json(Samples {
+        samples: rows.into_iter().map(|row| row.into_wire()).collect(),
+        next_cursor,
+    }))
 }

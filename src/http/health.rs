@@ -34,14 +34,26 @@ pub async fn ready(site: Shared) -> impl IntoResponse {
     let failing = site.pipeline.writer().health().is_failing();
     let stopping = site.stop.is_cancelled();
     let ready = site.ready.load(Ordering::Relaxed) && !failing && !stopping;
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     let mqtt = match &site.mqtt {
         None => "off",
         Some(mqtt) if mqtt.is_connected() => "connected",
         Some(_) => "reconnecting",
     };
     let store = if failing { "failing" } else { "ok" };
-    (status, Json(Readiness { ready, store, mqtt, stopping }))
+    (
+        status,
+        Json(Readiness {
+            ready,
+            store,
+            mqtt,
+            stopping,
+        }),
+    )
 }
 
 /// Metrics in Prometheus' text format.
@@ -51,5 +63,8 @@ pub async fn metrics(site: Shared) -> impl IntoResponse {
     metrics::gauge!(metric::STORE_QUEUE).set(site.pipeline.writer().waiting() as f64);
     let failing = site.pipeline.writer().health().is_failing();
     metrics::gauge!(metric::STORE_FAILING).set(f64::from(u8::from(failing)));
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], site.metrics.render())
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        site.metrics.render(),
+    )
 }

@@ -55,10 +55,22 @@ pub type Shared = axum::extract::State<Arc<Site>>;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Tidegate", description = "Live model predictions on sensor streams", license(name = "MIT OR Apache-2.0")),
+    info(
+        title = "Tidegate",
+        description = "Live model predictions on sensor streams",
+        license(name = "MIT OR Apache-2.0")
+    ),
     paths(
-        api::endpoints, api::models, api::devices, api::samples, predict::predict,
-        health::live, health::ready, health::metrics, upgrade::stream, upgrade::live
+        api::endpoints,
+        api::models,
+        api::devices,
+        api::samples,
+        predict::predict,
+        health::live,
+        health::ready,
+        health::metrics,
+        upgrade::stream,
+        upgrade::live
     )
 )]
 struct ApiDoc;
@@ -84,10 +96,17 @@ pub fn router(site: Arc<Site>) -> Router {
         .fallback(page::file)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_FRAME_BYTES))
-        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::GATEWAY_TIMEOUT,
+            REQUEST_TIMEOUT,
+        ))
         .with_state(site)
 }
 
 async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("{} does not take {method}", uri.path()))
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("{} does not take {method}", uri.path()),
+    )
 }

@@ -19,10 +19,19 @@ pub async fn file(uri: Uri) -> Response {
     let path = uri.path().trim_start_matches('/');
     let path = if path.is_empty() { "index.html" } else { path };
     let Some(file) = Files::get(path) else {
-        return Problem::new(StatusCode::NOT_FOUND, "not_found", format!("there is nothing at {}", uri.path())).into_response();
+        return Problem::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            format!("there is nothing at {}", uri.path()),
+        )
+        .into_response();
     };
     // Built assets carry a hash in their names.
-    let caching = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let caching = if path.starts_with("assets/") {
+        "public, max-age=31536000, immutable"
+    } else {
+        "no-cache"
+    };
     let headers = [
         (header::CONTENT_TYPE, file.metadata.mimetype().to_owned()),
         (header::CACHE_CONTROL, caching.to_owned()),

@@ -56,7 +56,11 @@ pub struct PredictionBody {
 ///
 /// # Errors
 /// A version that is not loaded; the text is for people.
-pub fn wished(endpoint: &ServedEndpoint, version: Option<&str>, status: Option<&str>) -> Result<Option<Arc<Served>>, String> {
+pub fn wished(
+    endpoint: &ServedEndpoint,
+    version: Option<&str>,
+    status: Option<&str>,
+) -> Result<Option<Arc<Served>>, String> {
     match (version, status) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err("give version or status, not both".into()),
@@ -65,13 +69,20 @@ pub fn wished(endpoint: &ServedEndpoint, version: Option<&str>, status: Option<&
             None => {
                 let known: Vec<_> = endpoint.versions.keys().map(String::as_str).collect();
                 let version: String = version.chars().take(128).collect();
-                Err(format!("{} has no version {version:?}: it has {}", endpoint.name, known.join(", ")))
+                Err(format!(
+                    "{} has no version {version:?}: it has {}",
+                    endpoint.name,
+                    known.join(", ")
+                ))
             }
         },
         (None, Some("production")) => Ok(Some(Arc::clone(&endpoint.default))),
         (None, Some(status)) => {
             let status: String = status.chars().take(64).collect();
-            Err(format!("{} has no version in status {status:?}", endpoint.name))
+            Err(format!(
+                "{} has no version in status {status:?}",
+                endpoint.name
+            ))
         }
     }
 }
@@ -91,14 +102,27 @@ pub async fn predict(
     let Query(parameters) = parameters?;
     let endpoint = site.pipeline.engine.endpoint(&name).ok_or_else(|| {
         let name: String = name.chars().take(64).collect();
-        Problem::new(StatusCode::NOT_FOUND, "unknown_endpoint", format!("no endpoint {name:?}"))
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "unknown_endpoint",
+            format!("no endpoint {name:?}"),
+        )
     })?;
-    let pin = wished(endpoint, parameters.version.as_deref(), parameters.status.as_deref())
-        .map_err(|message| Problem::new(StatusCode::NOT_FOUND, "unknown_version", message))?;
+    let pin = wished(
+        endpoint,
+        parameters.version.as_deref(),
+        parameters.status.as_deref(),
+    )
+    .map_err(|message| Problem::new(StatusCode::NOT_FOUND, "unknown_version", message))?;
     let codec = content_codec(&headers)?;
-    let Some(device) = parameters.device else { return alone(endpoint, pin, codec, &body) };
+    let Some(device) = parameters.device else {
+        return alone(endpoint, pin, codec, &body);
+    };
     let device = DeviceId::new(&device).map_err(|error| Problem::bad_request(error.to_string()))?;
-    let key = StreamKey { endpoint: endpoint.name.clone(), device };
+    let key = StreamKey {
+        endpoint: endpoint.name.clone(),
+        device,
+    };
     let prediction = on_stream(&site, endpoint, &key, pin, codec, &body).await?;
     Ok(Json(PredictionBody {
         endpoint: endpoint.name.to_string(),
@@ -114,7 +138,9 @@ pub async fn predict(
 }
 
 fn content_codec(headers: &HeaderMap) -> Result<Codec, Problem> {
-    let Some(content_type) = headers.get(header::CONTENT_TYPE) else { return Ok(Codec::Json) };
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(Codec::Json);
+    };
     let text = content_type.to_str().unwrap_or_default();
     // What curl sends by default is taken for JSON too.
     if text.starts_with("application/x-www-form-urlencoded") {
@@ -122,23 +148,41 @@ fn content_codec(headers: &HeaderMap) -> Result<Codec, Problem> {
     }
     Codec::from_content_type(text).ok_or_else(|| {
         let detail = "expected application/json or application/vnd.tidegate.v1+bincode";
-        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+        Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            detail,
+        )
     })
 }
 
 /// A reading without a stream: only for a model that needs no history.
-fn alone(endpoint: &ServedEndpoint, pin: Option<Arc<Served>>, codec: Codec, body: &[u8]) -> Result<Json<PredictionBody>, Problem> {
+fn alone(
+    endpoint: &ServedEndpoint,
+    pin: Option<Arc<Served>>,
+    codec: Codec,
+    body: &[u8],
+) -> Result<Json<PredictionBody>, Problem> {
     let served = pin.unwrap_or_else(|| Arc::clone(&endpoint.default));
     let manifest = &served.version.manifest;
     if manifest.memory > 0 || manifest.calibration > 0 {
-        let detail = format!("{} needs the history of a stream: name the device", served.reference);
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "needs_history", detail));
+        let detail = format!(
+            "{} needs the history of a stream: name the device",
+            served.reference
+        );
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "needs_history",
+            detail,
+        ));
     }
     let since = Instant::now();
     let checked = match one_reading(endpoint, codec, body, since)?.what {
         Arrived::Reading(checked) => checked,
         Arrived::Refused(code, message) => return Err(refused(code, message)),
-        Arrived::Feedback(..) | Arrived::Reset => return Err(Problem::bad_request("expected a reading")),
+        Arrived::Feedback(..) | Arrived::Reset => {
+            return Err(Problem::bad_request("expected a reading"));
+        }
     };
     let reference = Arc::clone(&served.reference);
     let output = Fold::new(served).step(&checked.values, checked.ts);
@@ -155,11 +199,20 @@ fn alone(endpoint: &ServedEndpoint, pin: Option<Arc<Served>>, codec: Codec, body
     }))
 }
 
-fn one_reading(endpoint: &ServedEndpoint, codec: Codec, body: &[u8], since: Instant) -> Result<crate::pipeline::Arrival, Problem> {
+fn one_reading(
+    endpoint: &ServedEndpoint,
+    codec: Codec,
+    body: &[u8],
+    since: Instant,
+) -> Result<crate::pipeline::Arrival, Problem> {
     let mut arrivals = VecDeque::new();
     ingest::arrivals(endpoint, codec, body, since, &mut arrivals);
     match (arrivals.pop_front(), arrivals.is_empty()) {
-        (Some(arrival), true) if matches!(arrival.what, Arrived::Reading(_) | Arrived::Refused(..)) => Ok(arrival),
+        (Some(arrival), true)
+            if matches!(arrival.what, Arrived::Reading(_) | Arrived::Refused(..)) =>
+        {
+            Ok(arrival)
+        }
         _ => Err(Problem::bad_request("expected one reading")),
     }
 }
@@ -190,14 +243,24 @@ async fn on_stream(
         (session.marks.epoch, Arc::clone(&session.served().reference))
     };
     if pin.is_some_and(|pin| pin.reference != version) {
-        let detail = format!("{key} is served by {version}: a request does not switch a stream, its connection does");
+        let detail = format!(
+            "{key} is served by {version}: a request does not switch a stream, its connection does"
+        );
         return Err(Problem::new(StatusCode::CONFLICT, "other_version", detail));
     }
     pipeline.rates.readings("http", 1);
     let outbox = Outbox::for_task(None, false);
-    let mut link = Link { session, outbox, generation: None, epoch };
+    let mut link = Link {
+        session,
+        outbox,
+        generation: None,
+        epoch,
+    };
     let (mut arrivals, mut replies) = (VecDeque::from([arrival]), Vec::new());
-    pipeline.take(&mut link, &mut arrivals, &mut replies).await.map_err(not_taken)?;
+    pipeline
+        .take(&mut link, &mut arrivals, &mut replies)
+        .await
+        .map_err(not_taken)?;
     pipeline.hub.device_online(key);
     let prediction = committed(&link.outbox, replies).await?;
     pipeline.rates.predictions(1);
@@ -205,7 +268,10 @@ async fn on_stream(
 }
 
 /// Waits until what was taken is durable.
-async fn committed(outbox: &Outbox, mut replies: Vec<ServerMessage>) -> Result<Prediction, Problem> {
+async fn committed(
+    outbox: &Outbox,
+    mut replies: Vec<ServerMessage>,
+) -> Result<Prediction, Problem> {
     let mut drained = Drained::default();
     let mut acked = false;
     let wait = async {
@@ -219,7 +285,9 @@ async fn committed(outbox: &Outbox, mut replies: Vec<ServerMessage>) -> Result<P
             if drained.closing.is_some() {
                 return Err(Problem::later("the store refused a row of this stream", 2));
             }
-            if let Some(place) = replies.iter().position(|reply| matches!(reply, ServerMessage::Prediction(_)))
+            if let Some(place) = replies
+                .iter()
+                .position(|reply| matches!(reply, ServerMessage::Prediction(_)))
                 && acked
                 && let ServerMessage::Prediction(prediction) = replies.swap_remove(place)
             {
@@ -228,8 +296,15 @@ async fn committed(outbox: &Outbox, mut replies: Vec<ServerMessage>) -> Result<P
             outbox.ready().await;
         }
     };
-    let late = |_| Problem::later("the reading is taken but not durable yet: send it again with the same seq", 2);
-    tokio::time::timeout(COMMIT_WAIT, wait).await.map_err(late)?
+    let late = |_| {
+        Problem::later(
+            "the reading is taken but not durable yet: send it again with the same seq",
+            2,
+        )
+    };
+    tokio::time::timeout(COMMIT_WAIT, wait)
+        .await
+        .map_err(late)?
 }
 
 fn as_nack(message: &ServerMessage) -> Option<&Nack> {

@@ -48,11 +48,20 @@ pub async fn stream(
         Err(problem) => return problem.into_response(),
     };
     let codec = upgrade.codec;
-    let checked = check_origin(request.headers(), &site).and_then(|()| check_stream(&site, &endpoint, &parameters, codec));
+    let checked = check_origin(request.headers(), &site)
+        .and_then(|()| check_stream(&site, &endpoint, &parameters, codec));
     let site = Arc::clone(&site);
     open(upgrade, Arc::clone(&site), move |socket| async move {
         match checked {
-            Ok(request) => ws::serve(socket, request, Arc::clone(&site.pipeline), site.stop.clone()).await,
+            Ok(request) => {
+                ws::serve(
+                    socket,
+                    request,
+                    Arc::clone(&site.pipeline),
+                    site.stop.clone(),
+                )
+                .await;
+            }
             Err((close, code, message)) => ws::refuse(socket, codec, close, code, message).await,
         }
     })
@@ -89,12 +98,21 @@ fn context(site: &Site) -> LiveContext {
 }
 
 fn begin(request: &mut Request) -> Result<Upgrade, Problem> {
-    Upgrade::new(request)
-        .map_err(|error| Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", error.to_string()))
+    Upgrade::new(request).map_err(|error| {
+        Problem::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "upgrade_required",
+            error.to_string(),
+        )
+    })
 }
 
 /// Answers the upgrade and serves the socket in a tracked task; without room it is closed with 4504.
-fn open<F>(upgrade: Upgrade, site: Arc<Site>, serve: impl FnOnce(crate::socket::Socket) -> F + Send + 'static) -> Response
+fn open<F>(
+    upgrade: Upgrade,
+    site: Arc<Site>,
+    serve: impl FnOnce(crate::socket::Socket) -> F + Send + 'static,
+) -> Response
 where
     F: Future<Output = ()> + Send,
 {
@@ -107,7 +125,14 @@ where
             Ok(_held_while_serving) => serve(socket).await,
             Err(_) => {
                 let message = "this server has as many connections as it takes".to_owned();
-                ws::refuse(socket, codec, CloseCode::ConnectionLimit, ErrorCode::Limit, message).await;
+                ws::refuse(
+                    socket,
+                    codec,
+                    CloseCode::ConnectionLimit,
+                    ErrorCode::Limit,
+                    message,
+                )
+                .await;
             }
         }
     });
@@ -116,14 +141,33 @@ where
 
 /// A page may connect from this very server or from an origin on the list; no Origin is no browser.
 fn check_origin(headers: &HeaderMap, site: &Site) -> Result<(), Refusal> {
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return Ok(());
+    };
     let origin = origin.to_str().unwrap_or_default();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host);
-    if own || site.pipeline.config().allowed_origins.iter().any(|allowed| allowed == origin) {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
+    let own = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"))
+        == Some(host);
+    if own
+        || site
+            .pipeline
+            .config()
+            .allowed_origins
+            .iter()
+            .any(|allowed| allowed == origin)
+    {
         return Ok(());
     }
-    Err((CloseCode::OriginNotAllowed, ErrorCode::OriginNotAllowed, format!("origin {origin:?} is not allowed")))
+    Err((
+        CloseCode::OriginNotAllowed,
+        ErrorCode::OriginNotAllowed,
+        format!("origin {origin:?} is not allowed"),
+    ))
 }
 
 fn check_stream(
@@ -134,22 +178,51 @@ fn check_stream(
 ) -> Result<StreamRequest, Refusal> {
     let bad = |message: String| (CloseCode::BadRequest, ErrorCode::BadRequest, message);
     let unknown = || {
-        let message = format!("no endpoint {:?}", endpoint.chars().take(64).collect::<String>());
+        let message = format!(
+            "no endpoint {:?}",
+            endpoint.chars().take(64).collect::<String>()
+        );
         (CloseCode::BadRequest, ErrorCode::UnknownEndpoint, message)
     };
-    let endpoint = site.pipeline.engine.endpoint(endpoint).ok_or_else(unknown)?;
-    let device = parameters.device.as_deref().ok_or_else(|| bad("parameter device is missing".into()))?;
+    let endpoint = site
+        .pipeline
+        .engine
+        .endpoint(endpoint)
+        .ok_or_else(unknown)?;
+    let device = parameters
+        .device
+        .as_deref()
+        .ok_or_else(|| bad("parameter device is missing".into()))?;
     let device = DeviceId::new(device).map_err(|error| bad(error.to_string()))?;
-    let epoch = parameters.epoch.as_deref().map(parse_epoch).transpose().map_err(bad)?;
+    let epoch = parameters
+        .epoch
+        .as_deref()
+        .map(parse_epoch)
+        .transpose()
+        .map_err(bad)?;
     let push_committed = match parameters.push.as_deref() {
         None => false,
         Some("committed") => true,
         Some(other) => return Err(bad(format!("push {other:?}: expected committed"))),
     };
-    let pin = super::predict::wished(endpoint, parameters.version.as_deref(), parameters.status.as_deref())
-        .map_err(|message| (CloseCode::BadRequest, ErrorCode::UnknownVersion, message))?;
-    let key = StreamKey { endpoint: endpoint.name.clone(), device };
-    Ok(StreamRequest { endpoint: Arc::clone(endpoint), key, epoch, push_committed, pin, codec })
+    let pin = super::predict::wished(
+        endpoint,
+        parameters.version.as_deref(),
+        parameters.status.as_deref(),
+    )
+    .map_err(|message| (CloseCode::BadRequest, ErrorCode::UnknownVersion, message))?;
+    let key = StreamKey {
+        endpoint: endpoint.name.clone(),
+        device,
+    };
+    Ok(StreamRequest {
+        endpoint: Arc::clone(endpoint),
+        key,
+        epoch,
+        push_committed,
+        pin,
+        codec,
+    })
 }
 
 fn parse_epoch(text: &str) -> Result<u64, String> {

@@ -43,7 +43,11 @@ impl Fold {
     /// A stream that has seen nothing.
     pub fn new(served: Arc<Served>) -> Self {
         let state = served.version.new_state();
-        Self { served, state, last_ts: None }
+        Self {
+            served,
+            state,
+            last_ts: None,
+        }
     }
 
     /// A stream at a stored state.
@@ -58,12 +62,19 @@ impl Fold {
         last_ts: Option<i64>,
     ) -> Result<Self, ResumeError> {
         if layout != &*served.layout || state.len() != served.version.state_len() {
-            return Err(ResumeError::Layout { stored: layout.to_owned(), loaded: served.layout.to_string() });
+            return Err(ResumeError::Layout {
+                stored: layout.to_owned(),
+                loaded: served.layout.to_string(),
+            });
         }
         if numerics_rev != served.version.numerics_rev() {
             return Err(ResumeError::Numerics(numerics_rev));
         }
-        Ok(Self { served, state, last_ts })
+        Ok(Self {
+            served,
+            state,
+            last_ts,
+        })
     }
 
     /// Who answers.
@@ -89,15 +100,21 @@ impl Fold {
 
     /// Folds one reading measured at `ts` (Unix ms). A failed step leaves the state as it was.
     pub fn step(&mut self, values: &[f32], ts: i64) -> Output {
-        let silence_s = self.last_ts.map_or(0.0, |last| ts.saturating_sub(last) as f64 / 1000.0);
+        let silence_s = self
+            .last_ts
+            .map_or(0.0, |last| ts.saturating_sub(last) as f64 / 1000.0);
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.clear();
             scratch.extend_from_slice(&self.state);
             let version = &self.served.version;
-            let step = catch_unwind(AssertUnwindSafe(|| version.step(scratch, values, silence_s)));
+            let step = catch_unwind(AssertUnwindSafe(|| {
+                version.step(scratch, values, silence_s)
+            }));
             match step {
                 Err(_) => Output::Failed("the step panicked".into()),
-                Ok(output) if !output.is_finite() => Output::Failed("the answer is not finite".into()),
+                Ok(output) if !output.is_finite() => {
+                    Output::Failed("the answer is not finite".into())
+                }
                 Ok(output) => {
                     self.state.copy_from_slice(scratch);
                     self.last_ts = Some(ts);
@@ -111,21 +128,40 @@ impl Fold {
 fn to_wire(output: models::Output) -> Output {
     match output {
         models::Output::Calibrating { seen, needed } => Output::Calibrating { seen, needed },
-        models::Output::Anomaly { score, threshold, anomaly } => Output::Anomaly { score, threshold, anomaly },
-        models::Output::Classification { labels, probabilities } => {
-            let best = (0..labels.len()).max_by(|a, b| probabilities[*a].total_cmp(&probabilities[*b]));
+        models::Output::Anomaly {
+            score,
+            threshold,
+            anomaly,
+        } => Output::Anomaly {
+            score,
+            threshold,
+            anomaly,
+        },
+        models::Output::Classification {
+            labels,
+            probabilities,
+        } => {
+            let best =
+                (0..labels.len()).max_by(|a, b| probabilities[*a].total_cmp(&probabilities[*b]));
             Output::Classification {
                 label: best.map(|best| labels[best].clone()).unwrap_or_default(),
                 probabilities: labels.into_iter().zip(probabilities).collect(),
             }
         }
-        models::Output::Regression { names, values } => {
-            Output::Regression { values: names.into_iter().zip(values).collect() }
-        }
-        models::Output::Forecast { horizon, values, quantiles } => Output::Forecast {
+        models::Output::Regression { names, values } => Output::Regression {
+            values: names.into_iter().zip(values).collect(),
+        },
+        models::Output::Forecast {
+            horizon,
+            values,
+            quantiles,
+        } => Output::Forecast {
             horizon: horizon.into_iter().map(|steps| steps as f32).collect(),
             values,
-            quantiles: quantiles.into_iter().map(|(p, values)| (p.to_string(), values)).collect(),
+            quantiles: quantiles
+                .into_iter()
+                .map(|(p, values)| (p.to_string(), values))
+                .collect(),
         },
     }
 }

@@ -74,18 +74,42 @@ impl Engine {
     }
 
     /// Adds an endpoint whose versions the store knows by `ids` (`model/version` -> row id).
-    pub fn add(&mut self, name: EndpointName, endpoint: &tidegate_models::Endpoint, ids: &HashMap<String, i64>) {
+    pub fn add(
+        &mut self,
+        name: EndpointName,
+        endpoint: &tidegate_models::Endpoint,
+        ids: &HashMap<String, i64>,
+    ) {
         let versions: BTreeMap<_, _> = endpoint
             .versions
             .iter()
-            .map(|(id, version)| (id.clone(), Arc::new(Served::new(&name, version, ids[id], endpoint.manifest.features.len()))))
+            .map(|(id, version)| {
+                (
+                    id.clone(),
+                    Arc::new(Served::new(
+                        &name,
+                        version,
+                        ids[id],
+                        endpoint.manifest.features.len(),
+                    )),
+                )
+            })
             .collect();
         let default = Arc::clone(&versions[&endpoint.manifest.default]);
-        self.by_id.extend(versions.values().map(|served| (served.reference.id, Arc::clone(served))));
+        self.by_id.extend(
+            versions
+                .values()
+                .map(|served| (served.reference.id, Arc::clone(served))),
+        );
         let features = endpoint.manifest.features.iter();
         let served = ServedEndpoint {
             name: name.clone(),
-            features: features.map(|f| FeatureInfo { name: f.name.clone(), unit: f.unit.clone() }).collect(),
+            features: features
+                .map(|f| FeatureInfo {
+                    name: f.name.clone(),
+                    unit: f.unit.clone(),
+                })
+                .collect(),
             manifest: endpoint.manifest.clone(),
             versions,
             default,

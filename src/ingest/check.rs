@@ -13,7 +13,11 @@ const CLOCK_SKEW_MS: u64 = 24 * 3_600 * 1_000;
 ///
 /// # Errors
 /// Code and reason of the refusal.
-pub fn reading(features: &[Feature], reading: Reading, received_at: i64) -> Result<Checked, (NackCode, String)> {
+pub fn reading(
+    features: &[Feature],
+    reading: Reading,
+    received_at: i64,
+) -> Result<Checked, (NackCode, String)> {
     let bad = |message: String| (NackCode::BadReading, message);
     let values = match reading.values {
         Values::Ordered(values) => in_order(features, values).map_err(bad)?,
@@ -29,7 +33,12 @@ pub fn reading(features: &[Feature], reading: Reading, received_at: i64) -> Resu
     if reading.historical {
         flags.set(Flags::HISTORICAL);
     }
-    let mut checked = Checked { values: values.into(), ts: received_at, received_at, flags };
+    let mut checked = Checked {
+        values: values.into(),
+        ts: received_at,
+        received_at,
+        flags,
+    };
     if let Some(ts) = reading.ts {
         set_ts(&mut checked, ts);
     }
@@ -47,7 +56,11 @@ pub fn set_ts(checked: &mut Checked, ts: i64) {
 
 fn in_order(features: &[Feature], values: Vec<f32>) -> Result<Vec<f32>, String> {
     if values.len() != features.len() {
-        return Err(format!("expected {} values, got {}", features.len(), values.len()));
+        return Err(format!(
+            "expected {} values, got {}",
+            features.len(),
+            values.len()
+        ));
     }
     Ok(values)
 }
@@ -74,7 +87,10 @@ fn check_value(feature: &Feature, value: f32, flags: &mut Flags) -> Result<(), (
     }
     let outside = |(low, high): (f32, f32)| value < low || value > high;
     if let Some((low, high)) = feature.hard_range.filter(|range| outside(*range)) {
-        return Err((NackCode::OutOfRange, format!("{name} {value}: expected {low} to {high}")));
+        return Err((
+            NackCode::OutOfRange,
+            format!("{name} {value}: expected {low} to {high}"),
+        ));
     }
     if feature.range.is_some_and(outside) {
         flags.set(Flags::OUT_OF_RANGE);
@@ -97,12 +113,21 @@ mod tests {
     }
 
     fn ordered(values: &[f32]) -> Reading {
-        Reading { values: Values::Ordered(values.to_vec()), ..Reading::default() }
+        Reading {
+            values: Values::Ordered(values.to_vec()),
+            ..Reading::default()
+        }
     }
 
     fn named(values: &[(&str, f32)]) -> Reading {
-        let values = values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        Reading { values: Values::Named(values), ..Reading::default() }
+        let values = values
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value))
+            .collect();
+        Reading {
+            values: Values::Named(values),
+            ..Reading::default()
+        }
     }
 
     fn refusal(reading_: Reading) -> (NackCode, String) {
@@ -112,7 +137,10 @@ mod tests {
     #[test]
     fn values_must_be_as_many_as_features() {
         assert_eq!(refusal(ordered(&[1.0])).1, "expected 2 values, got 1");
-        assert_eq!(refusal(ordered(&[1.0, 2.0, 3.0])).1, "expected 2 values, got 3");
+        assert_eq!(
+            refusal(ordered(&[1.0, 2.0, 3.0])).1,
+            "expected 2 values, got 3"
+        );
         assert!(reading(&features(), ordered(&[1.0, 2.0]), 0).is_ok());
     }
 
@@ -121,14 +149,23 @@ mod tests {
         let checked = reading(&features(), named(&[("b", 2.0)]), 0).unwrap();
         assert!(checked.values[0].is_nan() && checked.values[1] == 2.0);
         assert_eq!(refusal(named(&[("c", 2.0)])).1, "unknown feature \"c\"");
-        assert_eq!(refusal(named(&[("a", 2.0), ("a", 3.0)])).1, "feature \"a\" is named twice");
+        assert_eq!(
+            refusal(named(&[("a", 2.0), ("a", 3.0)])).1,
+            "feature \"a\" is named twice"
+        );
         assert_eq!(refusal(named(&[])).1, "every value is missing");
     }
 
     #[test]
     fn what_is_not_finite_is_refused_and_what_is_far_off_too() {
-        assert_eq!(refusal(ordered(&[f32::INFINITY, 0.0])).0, NackCode::BadReading);
-        assert_eq!(refusal(ordered(&[f32::from_bits(0x7fc0_0001), 0.0])).0, NackCode::BadReading);
+        assert_eq!(
+            refusal(ordered(&[f32::INFINITY, 0.0])).0,
+            NackCode::BadReading
+        );
+        assert_eq!(
+            refusal(ordered(&[f32::from_bits(0x7fc0_0001), 0.0])).0,
+            NackCode::BadReading
+        );
         assert_eq!(refusal(ordered(&[101.0, 0.0])).0, NackCode::OutOfRange);
         let flagged = reading(&features(), ordered(&[11.0, 0.0]), 0).unwrap();
         assert!(flagged.flags.has(Flags::OUT_OF_RANGE));
@@ -136,11 +173,22 @@ mod tests {
 
     #[test]
     fn an_absurd_time_is_kept_and_flagged() {
-        let far = Reading { ts: Some(i64::MAX), ..ordered(&[1.0, 2.0]) };
+        let far = Reading {
+            ts: Some(i64::MAX),
+            ..ordered(&[1.0, 2.0])
+        };
         let checked = reading(&features(), far.clone(), 0).unwrap();
         assert_eq!(checked.ts, i64::MAX);
         assert!(checked.flags.has(Flags::CLOCK_SKEW));
-        let historical = reading(&features(), Reading { historical: true, ..far }, 0).unwrap();
+        let historical = reading(
+            &features(),
+            Reading {
+                historical: true,
+                ..far
+            },
+            0,
+        )
+        .unwrap();
         assert!(!historical.flags.has(Flags::CLOCK_SKEW));
     }
 }

@@ -71,18 +71,34 @@ pub fn open(
     stop: CancellationToken,
 ) {
     // Every outbox stands in it at most once, so its length is bounded by the sessions in memory.
-    #[expect(clippy::disallowed_methods, reason = "bounded by what it carries, see above")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "bounded by what it carries, see above"
+    )]
     let (ready, outboxes) = mpsc::unbounded_channel();
     let window = Mutex::new(AckWindow::default());
-    let door = Arc::new(Door { config, pipeline, status, window, ready, stop });
+    let door = Arc::new(Door {
+        config,
+        pipeline,
+        status,
+        window,
+        ready,
+        stop,
+    });
     receive::spawn(&door, tracker);
     reply::spawn(&door, outboxes, tracker);
 }
 
 /// Options that both clients share.
 fn options(config: &MqttConfig, role: &str) -> MqttOptions {
-    let mut options = MqttOptions::new(format!("{}-{role}", config.node), config.host.clone(), config.port);
-    options.set_keep_alive(Duration::from_secs(30)).set_connection_timeout(5);
+    let mut options = MqttOptions::new(
+        format!("{}-{role}", config.node),
+        config.host.clone(),
+        config.port,
+    );
+    options
+        .set_keep_alive(Duration::from_secs(30))
+        .set_connection_timeout(5);
     if let Some((user, password)) = &config.credentials {
         options.set_credentials(user.clone(), password.clone());
     }
@@ -96,12 +112,21 @@ fn options(config: &MqttConfig, role: &str) -> MqttOptions {
 
 /// The retained status of this server, and the will that replaces it.
 fn status_message(state: &str) -> String {
-    format!(r#"{{"state":"{state}","version":"{}"}}"#, env!("CARGO_PKG_VERSION"))
+    format!(
+        r#"{{"state":"{state}","version":"{}"}}"#,
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 fn last_will(config: &MqttConfig) -> LastWill {
     let topic = topic::node_status(&config.node);
-    LastWill::new(topic, status_message("offline"), rumqttc::v5::mqttbytes::QoS::AtLeastOnce, true, None)
+    LastWill::new(
+        topic,
+        status_message("offline"),
+        rumqttc::v5::mqttbytes::QoS::AtLeastOnce,
+        true,
+        None,
+    )
 }
 
 /// Waits before the next try, longer each time, but not past a stop.

@@ -50,8 +50,15 @@ enum Ending {
 
 impl Ending {
     fn close(code: CloseCode, error: ErrorCode, message: impl Into<String>) -> Self {
-        let error = ServerError { code: error, message: message.into(), retry_after_ms: None };
-        Self::Close(Closing { code, error: Some(error) })
+        let error = ServerError {
+            code: error,
+            message: message.into(),
+            retry_after_ms: None,
+        };
+        Self::Close(Closing {
+            code,
+            error: Some(error),
+        })
     }
 
     fn overloaded(message: impl Into<String>) -> Self {
@@ -60,7 +67,10 @@ impl Ending {
             message: message.into(),
             retry_after_ms: Some(RETRY_AFTER_MS),
         };
-        Self::Close(Closing { code: CloseCode::Overloaded, error: Some(error) })
+        Self::Close(Closing {
+            code: CloseCode::Overloaded,
+            error: Some(error),
+        })
     }
 }
 
@@ -80,8 +90,12 @@ impl From<TakeError> for Ending {
     fn from(error: TakeError) -> Self {
         let message = error.to_string();
         match error {
-            TakeError::TakenOver => Self::close(CloseCode::TakenOver, ErrorCode::TakenOver, message),
-            TakeError::Stopping => Self::close(CloseCode::ShuttingDown, ErrorCode::ShuttingDown, message),
+            TakeError::TakenOver => {
+                Self::close(CloseCode::TakenOver, ErrorCode::TakenOver, message)
+            }
+            TakeError::Stopping => {
+                Self::close(CloseCode::ShuttingDown, ErrorCode::ShuttingDown, message)
+            }
             TakeError::Overloaded | TakeError::Retired => Self::overloaded(message),
             TakeError::Store(_) => Self::overloaded("the store cannot be read now"),
         }
@@ -101,7 +115,12 @@ struct Stream {
 }
 
 /// Serves one device until it leaves, is taken over, fails to answer, or the server stops.
-pub async fn serve(mut socket: Socket, request: StreamRequest, pipeline: Arc<Pipeline>, stop: CancellationToken) {
+pub async fn serve(
+    mut socket: Socket,
+    request: StreamRequest,
+    pipeline: Arc<Pipeline>,
+    stop: CancellationToken,
+) {
     metrics::gauge!(metric::CONNECTIONS, "kind" => "stream").increment(1.0);
     let codec = request.codec;
     match hold(&request, &pipeline).await {
@@ -139,11 +158,19 @@ async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Endi
         let outbox = Outbox::for_task(Some(epoch), request.push_committed);
         session_now.generation += 1;
         if let Some(older) = session_now.holder.replace(Arc::clone(&outbox)) {
-            let reason = (ErrorCode::TakenOver, "a newer connection of this stream took over");
+            let reason = (
+                ErrorCode::TakenOver,
+                "a newer connection of this stream took over",
+            );
             older.close(CloseCode::TakenOver, Some(reason));
         }
         let generation = Some(session_now.generation);
-        Link { session: Arc::clone(&session), outbox, generation, epoch }
+        Link {
+            session: Arc::clone(&session),
+            outbox,
+            generation,
+            epoch,
+        }
     };
     if let Some(pin) = &request.pin {
         pipeline.switch(&link, pin).await.map_err(|error| {
@@ -171,7 +198,9 @@ impl Stream {
         let welcome = {
             let session = self.link.session.lock();
             let committed = session.committed;
-            let high = committed.high_water.filter(|_| committed.epoch == self.link.epoch);
+            let high = committed
+                .high_water
+                .filter(|_| committed.epoch == self.link.epoch);
             let connections = &self.pipeline.config().connections;
             Welcome {
                 endpoint: key.endpoint.to_string(),
@@ -224,7 +253,11 @@ impl Stream {
             return Ok(quiet_until);
         }
         if std::mem::replace(pinged, true) {
-            return Err(Ending::close(CloseCode::NoPong, ErrorCode::NoPong, "no frame followed the ping"));
+            return Err(Ending::close(
+                CloseCode::NoPong,
+                ErrorCode::NoPong,
+                "no frame followed the ping",
+            ));
         }
         self.socket.send(Message::Ping(Default::default())).await?;
         Ok(Instant::now() + self.pipeline.config().connections.pong)
@@ -239,7 +272,9 @@ impl Stream {
                 break;
             }
             // Ready now or not at all: what has not arrived yet is waited for by the loop.
-            let Some(next) = self.socket.next().now_or_never() else { break };
+            let Some(next) = self.socket.next().now_or_never() else {
+                break;
+            };
             ending = match next {
                 Some(Ok(message)) => self.decode(&message, since).err(),
                 Some(Err(error)) => Some(error.into()),
@@ -248,7 +283,10 @@ impl Stream {
         }
         // What came before the end of the connection is taken all the same.
         self.pipeline.rates.readings("ws", self.arrivals.len());
-        let taken = self.pipeline.take(&mut self.link, &mut self.arrivals, &mut self.replies).await;
+        let taken = self
+            .pipeline
+            .take(&mut self.link, &mut self.arrivals, &mut self.replies)
+            .await;
         self.pipeline.rates.predictions(self.replies.len());
         taken?;
         ending.map_or(Ok(()), Err)
@@ -259,9 +297,17 @@ impl Stream {
             (Message::Text(text), Codec::Json) => text.as_bytes(),
             (Message::Binary(bytes), Codec::Bincode) => bytes,
             (Message::Text(_) | Message::Binary(_), _) => {
-                let expected = if self.codec == Codec::Json { "text frames" } else { "binary frames" };
+                let expected = if self.codec == Codec::Json {
+                    "text frames"
+                } else {
+                    "binary frames"
+                };
                 let message = format!("{} travels in {expected}", self.codec.subprotocol());
-                return Err(Ending::close(CloseCode::WrongFrame, ErrorCode::WrongFrame, message));
+                return Err(Ending::close(
+                    CloseCode::WrongFrame,
+                    ErrorCode::WrongFrame,
+                    message,
+                ));
             }
             (Message::Close(_), _) => return Err(Ending::Gone),
             _ => return Ok(()),
@@ -274,11 +320,19 @@ impl Stream {
     async fn flush(&mut self) -> Result<(), Ending> {
         self.link.outbox.drain(&mut self.drained);
         let ack = self.drained.ack.take().map(ServerMessage::Ack);
-        if self.replies.is_empty() && self.drained.messages.is_empty() && ack.is_none() && self.drained.closing.is_none() {
+        if self.replies.is_empty()
+            && self.drained.messages.is_empty()
+            && ack.is_none()
+            && self.drained.closing.is_none()
+        {
             return Ok(());
         }
         let (socket, codec) = (&mut self.socket, self.codec);
-        let messages = self.replies.iter().chain(&self.drained.messages).chain(&ack);
+        let messages = self
+            .replies
+            .iter()
+            .chain(&self.drained.messages)
+            .chain(&ack);
         let start = Instant::now();
         let sending = async {
             for message in messages {
@@ -290,10 +344,17 @@ impl Stream {
         let connections = &self.pipeline.config().connections;
         match tokio::time::timeout(connections.ping + connections.pong, sending).await {
             Ok(sent) => sent?,
-            Err(_) => return Err(Ending::close(CloseCode::TooSlow, ErrorCode::TooSlow, "replies are not read")),
+            Err(_) => {
+                return Err(Ending::close(
+                    CloseCode::TooSlow,
+                    ErrorCode::TooSlow,
+                    "replies are not read",
+                ));
+            }
         }
         self.replies.clear();
-        metrics::histogram!(metric::STAGE_SECONDS, "stage" => "push").record(start.elapsed().as_secs_f64());
+        metrics::histogram!(metric::STAGE_SECONDS, "stage" => "push")
+            .record(start.elapsed().as_secs_f64());
         match self.drained.closing.take() {
             Some(closing) => Err(Ending::Close(closing)),
             None => Ok(()),
@@ -309,9 +370,16 @@ impl Stream {
                 return ending;
             }
             if settled {
-                return Ending::close(CloseCode::ShuttingDown, ErrorCode::ShuttingDown, "the server is stopping: come back");
+                return Ending::close(
+                    CloseCode::ShuttingDown,
+                    ErrorCode::ShuttingDown,
+                    "the server is stopping: come back",
+                );
             }
-            if tokio::time::timeout_at(deadline, self.link.outbox.ready()).await.is_err() {
+            if tokio::time::timeout_at(deadline, self.link.outbox.ready())
+                .await
+                .is_err()
+            {
                 let message = "the server is stopping before everything was committed: send what is not acked again";
                 return Ending::close(CloseCode::ShuttingDown, ErrorCode::ShuttingDown, message);
             }
@@ -339,16 +407,26 @@ impl Stream {
 }
 
 async fn say_goodbye(socket: &mut Socket, codec: Codec, ending: Ending) {
-    let Ending::Close(Closing { code, error }) = ending else { return };
+    let Ending::Close(Closing { code, error }) = ending else {
+        return;
+    };
     metrics::counter!(metric::CLOSED, "code" => code.code().to_string()).increment(1);
     if let Some(error) = error {
         // A peer that is gone hears nothing; the close below notices.
-        let _ = socket.feed(frame(codec, ServerMessage::Error(error).to_bytes(codec))).await;
+        let _ = socket
+            .feed(frame(codec, ServerMessage::Error(error).to_bytes(codec)))
+            .await;
     }
     close(socket, close_frame(code)).await;
 }
 
 /// Answers a request that cannot be served, after the upgrade: browsers cannot read an HTTP status.
-pub async fn refuse(mut socket: Socket, codec: Codec, code: CloseCode, error: ErrorCode, message: String) {
+pub async fn refuse(
+    mut socket: Socket,
+    codec: Codec,
+    code: CloseCode,
+    error: ErrorCode,
+    message: String,
+) {
     say_goodbye(&mut socket, codec, Ending::close(code, error, message)).await;
 }

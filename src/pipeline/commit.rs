@@ -48,7 +48,11 @@ impl Origin {
             Arrived::Feedback(_, reference) => *reference,
             _ => None,
         };
-        Self { receipt: arrival.receipt, reference, ..Self::silent(link) }
+        Self {
+            receipt: arrival.receipt,
+            reference,
+            ..Self::silent(link)
+        }
     }
 }
 
@@ -83,9 +87,15 @@ impl CommitSink<Origin> for Recorder {
             let mut session = owner.session.lock();
             session.retired = true;
             let reason = "the store refused a row of this stream: reconnect to load it again";
-            owner.outbox.close(CloseCode::Overloaded, Some((ErrorCode::StreamStopped, reason)));
+            owner.outbox.close(
+                CloseCode::Overloaded,
+                Some((ErrorCode::StreamStopped, reason)),
+            );
             if let Some(holder) = session.holder.take() {
-                holder.close(CloseCode::Overloaded, Some((ErrorCode::StreamStopped, reason)));
+                holder.close(
+                    CloseCode::Overloaded,
+                    Some((ErrorCode::StreamStopped, reason)),
+                );
             }
         }
     }
@@ -104,14 +114,27 @@ impl Recorder {
             && owner.exclusive
             && !Arc::ptr_eq(&holder, &owner.outbox)
         {
-            self.answer(row, &Origin { receipt: None, session: Arc::clone(&owner.session), outbox: Arc::clone(&holder), ..*owner }, &holder);
+            self.answer(
+                row,
+                &Origin {
+                    receipt: None,
+                    session: Arc::clone(&owner.session),
+                    outbox: Arc::clone(&holder),
+                    ..*owner
+                },
+                &holder,
+            );
         }
     }
 
     fn answer(&self, row: &Row, owner: &Origin, outbox: &Arc<Outbox>) {
         if let Some((from, to)) = owner.gap {
             metrics::counter!(metric::GAPS).increment(1);
-            outbox.say(ServerMessage::Gap(Gap { epoch: outbox.epoch_tag(row.after.epoch), from, to }));
+            outbox.say(ServerMessage::Gap(Gap {
+                epoch: outbox.epoch_tag(row.after.epoch),
+                from,
+                to,
+            }));
             self.hub.device_gap(&row.stream.key, (from, to));
         }
         match &row.what {
@@ -126,17 +149,26 @@ impl Recorder {
                 metrics::counter!(metric::NACKS, "code" => refusal.code.as_str()).increment(1);
                 let epoch = outbox.epoch_tag(refusal.epoch);
                 let (seq, code, message) = (refusal.seq, refusal.code, refusal.message.clone());
-                outbox.say(ServerMessage::Nack(Nack { epoch, seq, code, message }));
+                outbox.say(ServerMessage::Nack(Nack {
+                    epoch,
+                    seq,
+                    code,
+                    message,
+                }));
                 if refusal.consumed {
                     ack(row, outbox, None);
                 }
             }
-            What::Feedback { epoch, seq, .. } => outbox.say(ServerMessage::Feedback(FeedbackStored {
-                epoch: outbox.epoch_tag(*epoch),
-                seq: *seq,
-                reference: owner.reference,
+            What::Feedback { epoch, seq, .. } => {
+                outbox.say(ServerMessage::Feedback(FeedbackStored {
+                    epoch: outbox.epoch_tag(*epoch),
+                    seq: *seq,
+                    reference: owner.reference,
+                }));
+            }
+            What::Reset => outbox.say(ServerMessage::Reset(ResetDone {
+                epoch: row.after.epoch,
             })),
-            What::Reset => outbox.say(ServerMessage::Reset(ResetDone { epoch: row.after.epoch })),
             What::Epoch | What::Switch { .. } => {}
         }
         if let Some(receipt) = owner.receipt {

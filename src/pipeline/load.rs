@@ -32,45 +32,85 @@ impl Pipeline {
         key: &StreamKey,
         first: &Arc<Served>,
     ) -> Result<Arc<SessionCell>, OpenError<LoadSessionError>> {
-        self.sessions.open(key, self.config.sessions.max, self.load(key, first)).await
+        self.sessions
+            .open(key, self.config.sessions.max, self.load(key, first))
+            .await
     }
 
-    async fn load(&self, key: &StreamKey, first: &Arc<Served>) -> Result<Session, LoadSessionError> {
+    async fn load(
+        &self,
+        key: &StreamKey,
+        first: &Arc<Served>,
+    ) -> Result<Session, LoadSessionError> {
         let bounds = Bounds {
             max_gaps: self.config.sessions.max_gaps,
             snapshot_every: self.config.sessions.snapshot_every,
         };
         let Some(stored) = self.store.load_stream(key).await? else {
             let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
-            let stream = StreamRef { id, key: key.clone() };
-            return Ok(Session::new(stream, Marks::default(), Gaps::default(), Fold::new(Arc::clone(first)), bounds));
+            let stream = StreamRef {
+                id,
+                key: key.clone(),
+            };
+            return Ok(Session::new(
+                stream,
+                Marks::default(),
+                Gaps::default(),
+                Fold::new(Arc::clone(first)),
+                bounds,
+            ));
         };
         let fold = self.bring_back(&stored, first).await?;
-        let mut session =
-            Session::new(stored.stream, stored.marks, Gaps::from_ranges(stored.gaps), fold, bounds);
+        let mut session = Session::new(
+            stored.stream,
+            stored.marks,
+            Gaps::from_ranges(stored.gaps),
+            fold,
+            bounds,
+        );
         session.last_seen = stored.last_seen;
         Ok(session)
     }
 
-    async fn bring_back(&self, stored: &StoredStream, first: &Arc<Served>) -> Result<Fold, LoadSessionError> {
+    async fn bring_back(
+        &self,
+        stored: &StoredStream,
+        first: &Arc<Served>,
+    ) -> Result<Fold, LoadSessionError> {
         let key = &stored.stream.key;
-        let known = stored.snapshot.as_ref().and_then(|snapshot| Some((snapshot, self.engine.by_id(snapshot.version_id)?)));
+        let known = stored
+            .snapshot
+            .as_ref()
+            .and_then(|snapshot| Some((snapshot, self.engine.by_id(snapshot.version_id)?)));
         let Some((snapshot, served)) = known else {
             tracing::warn!(stream = %key, version = %first.reference, "the version that served this stream is gone: calibrating anew");
             return Ok(Fold::new(Arc::clone(first)));
         };
-        let mut fold = resume(snapshot, served).map_err(|error| LoadSessionError::Resume(key.clone(), error))?;
-        self.fold_log(&mut fold, stored.stream.id, snapshot.pos, stored.marks.pos).await?;
+        let mut fold = resume(snapshot, served)
+            .map_err(|error| LoadSessionError::Resume(key.clone(), error))?;
+        self.fold_log(&mut fold, stored.stream.id, snapshot.pos, stored.marks.pos)
+            .await?;
         Ok(fold)
     }
 
     /// Folds the readings at positions `after + 1 ..= until`, in slices so that no long read pins the log.
-    pub(super) async fn fold_log(&self, fold: &mut Fold, stream: i64, after: u64, until: u64) -> Result<(), StoreError> {
+    pub(super) async fn fold_log(
+        &self,
+        fold: &mut Fold,
+        stream: i64,
+        after: u64,
+        until: u64,
+    ) -> Result<(), StoreError> {
         let mut pos = after;
         loop {
             let slice = self.store.log_after(stream, pos, FOLD_SLICE).await?;
-            let Some(last) = slice.last().map(|reading| reading.pos) else { return Ok(()) };
-            for reading in slice.iter().filter(|reading| reading.folded && reading.pos <= until) {
+            let Some(last) = slice.last().map(|reading| reading.pos) else {
+                return Ok(());
+            };
+            for reading in slice
+                .iter()
+                .filter(|reading| reading.folded && reading.pos <= until)
+            {
                 fold.step(&reading.values, reading.ts);
             }
             if last >= until {

@@ -5,8 +5,8 @@
 use super::{Arrival, Arrived, Link, Origin, Pipeline, TakeError, check_hold, prediction};
 use crate::push::Outbox;
 use crate::session::{Checked, Known as Pending, Session};
-use crate::store::{Known, StoredSample};
 use crate::store::writer::Entry;
+use crate::store::{Known, StoredSample};
 use crate::stream::{Flags, RefusalRow, Row};
 use crate::telemetry::metric;
 use std::sync::Arc;
@@ -16,7 +16,10 @@ use tidegate_protocol::{NackCode, ServerMessage};
 /// What a number stands for.
 enum Found {
     /// It was taken; the answer, and whether the arrival is the same reading.
-    Taken { prediction: Box<Prediction>, same: bool },
+    Taken {
+        prediction: Box<Prediction>,
+        same: bool,
+    },
     /// It was refused.
     Refused(NackCode, String),
     /// Nothing is left of it.
@@ -32,13 +35,20 @@ impl Pipeline {
         replies: &mut Vec<ServerMessage>,
     ) -> Result<(), TakeError> {
         let epoch = arrival.numbers.epoch.unwrap_or(link.epoch);
-        let Some(seq) = arrival.numbers.seq else { return Ok(()) };
+        let Some(seq) = arrival.numbers.seq else {
+            return Ok(());
+        };
         let found = self.find(link, epoch, seq, &arrival).await?;
         if let Arrived::Feedback(label, reference) = arrival.what {
-            return self.record_feedback(link, (epoch, seq), label, reference, found).await;
+            return self
+                .record_feedback(link, (epoch, seq), label, reference, found)
+                .await;
         }
         match found {
-            Found::Taken { prediction, same: true } => {
+            Found::Taken {
+                prediction,
+                same: true,
+            } => {
                 metrics::counter!(metric::DUPLICATES).increment(1);
                 replies.push(ServerMessage::Prediction(*prediction));
                 self.repeat_ack(link, &arrival);
@@ -46,26 +56,40 @@ impl Pipeline {
             }
             Found::Refused(code, message) => {
                 let epoch = link.outbox.epoch_tag(epoch);
-                replies.push(ServerMessage::Nack(Nack { epoch, seq: Some(seq), code, message }));
+                replies.push(ServerMessage::Nack(Nack {
+                    epoch,
+                    seq: Some(seq),
+                    code,
+                    message,
+                }));
                 self.repeat_ack(link, &arrival);
                 Ok(())
             }
             Found::Taken { same: false, .. } => {
                 let message = format!("seq {seq} was taken with other values or another ts");
-                self.refuse(link, &arrival, epoch, (NackCode::SeqReused, message)).await
+                self.refuse(link, &arrival, epoch, (NackCode::SeqReused, message))
+                    .await
             }
             Found::Gone if epoch < link.session.lock().marks.epoch => {
                 let message = "the stream has moved to a later epoch".to_owned();
-                self.refuse(link, &arrival, epoch, (NackCode::OldEpoch, message)).await
+                self.refuse(link, &arrival, epoch, (NackCode::OldEpoch, message))
+                    .await
             }
             Found::Gone => {
                 let message = format!("seq {seq} was used before and its row is retired");
-                self.refuse(link, &arrival, epoch, (NackCode::AlreadyTaken, message)).await
+                self.refuse(link, &arrival, epoch, (NackCode::AlreadyTaken, message))
+                    .await
             }
         }
     }
 
-    async fn find(&self, link: &Link, epoch: u64, seq: u64, arrival: &Arrival) -> Result<Found, TakeError> {
+    async fn find(
+        &self,
+        link: &Link,
+        epoch: u64,
+        seq: u64,
+        arrival: &Arrival,
+    ) -> Result<Found, TakeError> {
         let (stream, pending) = {
             let session = link.session.lock();
             check_hold(&session, link)?;
@@ -92,14 +116,24 @@ impl Pipeline {
         }
     }
 
-    async fn refuse(&self, link: &Link, arrival: &Arrival, epoch: u64, refusal: (NackCode, String)) -> Result<(), TakeError> {
+    async fn refuse(
+        &self,
+        link: &Link,
+        arrival: &Arrival,
+        epoch: u64,
+        refusal: (NackCode, String),
+    ) -> Result<(), TakeError> {
         if refusal.0 == NackCode::SeqReused {
             let key = link.session.lock().stream.key.clone();
-            self.hub.alert(&key, "seq_reused", &refusal.1, arrival.received_at);
+            self.hub
+                .alert(&key, "seq_reused", &refusal.1, arrival.received_at);
         }
         let origin = Origin::of(link, arrival);
         let (seq, at) = (arrival.numbers.seq, arrival.received_at);
-        self.record_one(link, origin, |session| session.refuse_apart(epoch, seq, refusal, at)).await
+        self.record_one(link, origin, |session| {
+            session.refuse_apart(epoch, seq, refusal, at)
+        })
+        .await
     }
 
     async fn record_feedback(
@@ -110,13 +144,24 @@ impl Pipeline {
         reference: Option<u64>,
         found: Found,
     ) -> Result<(), TakeError> {
-        let origin = Origin { reference, ..Origin::silent(link) };
+        let origin = Origin {
+            reference,
+            ..Origin::silent(link)
+        };
         if matches!(found, Found::Taken { .. }) {
-            return self.record_one(link, origin, |session| session.feedback(epoch, seq, label)).await;
+            return self
+                .record_one(link, origin, |session| session.feedback(epoch, seq, label))
+                .await;
         }
-        let refusal = (NackCode::UnknownReading, format!("feedback for seq {seq}: no such reading"));
+        let refusal = (
+            NackCode::UnknownReading,
+            format!("feedback for seq {seq}: no such reading"),
+        );
         let at = crate::stream::now_ms();
-        self.record_one(link, origin, |session| session.refuse_apart(epoch, Some(seq), refusal, at)).await
+        self.record_one(link, origin, |session| {
+            session.refuse_apart(epoch, Some(seq), refusal, at)
+        })
+        .await
     }
 
     /// Records one row made under the session's lock.
@@ -132,7 +177,10 @@ impl Pipeline {
         if let Some(row) = session.open()
             && let Some(permit) = permits.next()
         {
-            permit.send(Entry { row, owner: Origin::silent(link) });
+            permit.send(Entry {
+                row,
+                owner: Origin::silent(link),
+            });
         }
         if let Some(permit) = permits.next() {
             let row = make(&mut session);
@@ -174,11 +222,18 @@ fn found_refusal(refusal: &RefusalRow) -> Found {
 /// The same f32 bits, and the same ts where one was sent.
 fn is_same(arrival: &Arrival, values: &[f32], ts: i64) -> bool {
     match &arrival.what {
-        Arrived::Reading(Checked { values: sent, ts: sent_ts, flags, .. }) => {
-            let same_bits = sent.iter().map(|v| v.to_bits()).eq(values.iter().map(|v| v.to_bits()));
+        Arrived::Reading(Checked {
+            values: sent,
+            ts: sent_ts,
+            flags,
+            ..
+        }) => {
+            let same_bits = sent
+                .iter()
+                .map(|v| v.to_bits())
+                .eq(values.iter().map(|v| v.to_bits()));
             same_bits && (!flags.has(Flags::TS_SENT) || *sent_ts == ts)
         }
         _ => false,
     }
 }
-

@@ -54,15 +54,25 @@ impl Pipeline {
     }
 
     /// The state of `wanted` behind position `at`, and the position it was warmed from.
-    async fn warm(&self, stream: i64, at: u64, wanted: &Arc<Served>) -> Result<(Fold, Option<u64>), StoreError> {
+    async fn warm(
+        &self,
+        stream: i64,
+        at: u64,
+        wanted: &Arc<Served>,
+    ) -> Result<(Fold, Option<u64>), StoreError> {
         let mut fold = Fold::new(Arc::clone(wanted));
         if at == 0 {
             return Ok((fold, None));
         }
         let manifest = &wanted.version.manifest;
         let begin = self.store.last_reset(stream).await?;
-        let calibrated = self.store.nth_folded(stream, begin, manifest.calibration).await?.unwrap_or(at);
-        self.fold_log(&mut fold, stream, begin, calibrated.min(at)).await?;
+        let calibrated = self
+            .store
+            .nth_folded(stream, begin, manifest.calibration)
+            .await?
+            .unwrap_or(at);
+        self.fold_log(&mut fold, stream, begin, calibrated.min(at))
+            .await?;
         let recent = at.saturating_sub(manifest.memory.into()).max(calibrated);
         if recent < at {
             self.fold_log(&mut fold, stream, recent, at).await?;
@@ -71,7 +81,13 @@ impl Pipeline {
     }
 
     /// Records the switch if the stream still stands at `at`.
-    async fn record_switch(&self, link: &Link, at: u64, fold: Fold, warm_from: Option<u64>) -> Result<bool, TakeError> {
+    async fn record_switch(
+        &self,
+        link: &Link,
+        at: u64,
+        fold: Fold,
+        warm_from: Option<u64>,
+    ) -> Result<bool, TakeError> {
         let mut permits = self.room(1).await?;
         let mut session = link.session.lock();
         super::check_hold(&session, link)?;
@@ -81,7 +97,10 @@ impl Pipeline {
         let reason = if at == 0 { "opened" } else { "pinned" };
         if let Some(permit) = permits.next() {
             let row = session.switch(fold, reason, warm_from);
-            permit.send(crate::store::writer::Entry { row, owner: Origin::silent(link) });
+            permit.send(crate::store::writer::Entry {
+                row,
+                owner: Origin::silent(link),
+            });
         }
         Ok(true)
     }

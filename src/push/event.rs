@@ -18,8 +18,18 @@ pub struct Event {
 impl Event {
     /// An event at `offset` of the committed log.
     pub fn new(offset: u64, topic: String, data: LiveData) -> Self {
-        let message = LiveMessage::Event(WireEvent { offset, topic: topic.clone(), data });
-        Self { message, topic, offset, json: OnceLock::new(), bincode: OnceLock::new() }
+        let message = LiveMessage::Event(WireEvent {
+            offset,
+            topic: topic.clone(),
+            data,
+        });
+        Self {
+            message,
+            topic,
+            offset,
+            json: OnceLock::new(),
+            bincode: OnceLock::new(),
+        }
     }
 
     /// Its topic.
@@ -38,6 +48,7 @@ impl Event {
             Codec::Json => &self.json,
             Codec::Bincode => &self.bincode,
         };
-        slot.get_or_init(|| crate::socket::frame(codec, self.message.to_bytes(codec))).clone()
+        slot.get_or_init(|| crate::socket::frame(codec, self.message.to_bytes(codec)))
+            .clone()
     }
 }

@@ -67,12 +67,20 @@ pub struct Subscribed {
 
 impl Hub {
     /// A hub at the end of the log; `backlog` commits may wait for its task.
-    pub fn new(store: Arc<dyn Store>, offset: u64, backlog: usize, max_recover: u32) -> (Arc<Self>, HubFeed) {
+    pub fn new(
+        store: Arc<dyn Store>,
+        offset: u64,
+        backlog: usize,
+        max_recover: u32,
+    ) -> (Arc<Self>, HubFeed) {
         let (feed, queue) = mpsc::channel(backlog);
         let hub = Self {
             store,
             feed,
-            listeners: Mutex::new(Listeners { by_pattern: HashMap::new(), offset }),
+            listeners: Mutex::new(Listeners {
+                by_pattern: HashMap::new(),
+                offset,
+            }),
             online: Mutex::default(),
             committed: AtomicU64::new(offset),
             subscribers: AtomicU64::new(0),
@@ -88,7 +96,9 @@ impl Hub {
 
     /// Hands committed samples over. Never waits: what does not fit is read from the store by the task.
     pub fn committed(&self, samples: Batch) {
-        let Some(&(last, _)) = samples.last() else { return };
+        let Some(&(last, _)) = samples.last() else {
+            return;
+        };
         self.committed.store(last, Ordering::Release);
         if self.feed.try_send(samples).is_err() {
             metrics::counter!(metric::HUB_LAGGED).increment(1);
@@ -98,12 +108,17 @@ impl Hub {
     /// Gives events out until the server stops.
     pub async fn run(self: Arc<Self>, mut feed: HubFeed) {
         while let Some(batch) = feed.queue.recv().await {
-            let Some(&(first, _)) = batch.first() else { continue };
+            let Some(&(first, _)) = batch.first() else {
+                continue;
+            };
             let behind = self.listeners.lock().offset;
             if behind + 1 < first {
                 self.catch_up(first - 1).await;
             }
-            self.give(batch.iter().map(|(id, row)| (*id, &row.stream.key)), |index| batch[index].1.to_wire(batch[index].0));
+            self.give(
+                batch.iter().map(|(id, row)| (*id, &row.stream.key)),
+                |index| batch[index].1.to_wire(batch[index].0),
+            );
             // A commit that found the queue full is the newest one only until the next arrives; do not wait for that.
             if feed.queue.is_empty() {
                 let committed = self.committed.load(Ordering::Acquire);
@@ -123,7 +138,12 @@ impl Hub {
                 self.listeners.lock().offset = until;
                 return;
             }
-            let query = SampleQuery { cursor: Some(at), until: Some(until), limit: SLICE, ..SampleQuery::default() };
+            let query = SampleQuery {
+                cursor: Some(at),
+                until: Some(until),
+                limit: SLICE,
+                ..SampleQuery::default()
+            };
             match self.store.samples(&query).await {
                 Ok(samples) if samples.is_empty() => self.listeners.lock().offset = until,
                 Ok(samples) => self.give_stored(samples),
@@ -136,12 +156,21 @@ impl Hub {
     }
 
     fn give_stored(&self, samples: Vec<StoredSample>) {
-        let keyed: Vec<_> = samples.into_iter().filter_map(|s| Some((s.id, stored_key(&s)?, s.into_wire()))).collect();
-        self.give(keyed.iter().map(|(id, key, _)| (*id, key)), |index| keyed[index].2.clone());
+        let keyed: Vec<_> = samples
+            .into_iter()
+            .filter_map(|s| Some((s.id, stored_key(&s)?, s.into_wire())))
+            .collect();
+        self.give(keyed.iter().map(|(id, key, _)| (*id, key)), |index| {
+            keyed[index].2.clone()
+        });
     }
 
     /// Gives samples to whoever listens; `wire` makes the event's content only where someone does.
-    fn give<'a>(&self, samples: impl Iterator<Item = (u64, &'a StreamKey)>, wire: impl Fn(usize) -> Sample) {
+    fn give<'a>(
+        &self,
+        samples: impl Iterator<Item = (u64, &'a StreamKey)>,
+        wire: impl Fn(usize) -> Sample,
+    ) {
         let mut listeners = self.listeners.lock();
         for (index, (id, key)) in samples.enumerate() {
             if id <= listeners.offset {
@@ -152,7 +181,9 @@ impl Hub {
                 continue;
             }
             let patterns = Pattern::of_predictions(key);
-            listeners.offer(&patterns, || Event::new(id, topics::predictions(key), LiveData::Sample(wire(index))));
+            listeners.offer(&patterns, || {
+                Event::new(id, topics::predictions(key), LiveData::Sample(wire(index)))
+            });
         }
     }
 
@@ -202,7 +233,11 @@ impl Hub {
     }
 
     fn device_event(&self, key: &StreamKey, state: DeviceState, gap: Option<(u64, u64)>) {
-        self.offer_now(&Pattern::of_device(key), topics::device(key), device_data(key, state, now_ms(), gap));
+        self.offer_now(
+            &Pattern::of_device(key),
+            topics::device(key),
+            device_data(key, state, now_ms(), gap),
+        );
     }
 
     /// Something a person should know of a stream.
@@ -214,7 +249,11 @@ impl Hub {
             message: message.to_owned(),
             at,
         };
-        self.offer_now(&Pattern::of_alerts(key), topics::alerts(key), LiveData::Alert(data));
+        self.offer_now(
+            &Pattern::of_alerts(key),
+            topics::alerts(key),
+            LiveData::Alert(data),
+        );
     }
 
     /// The server's rates.
@@ -231,7 +270,9 @@ impl Hub {
     pub fn join(self: &Arc<Self>) -> Joined {
         self.subscribers.fetch_add(1, Ordering::Relaxed);
         metrics::gauge!(metric::CONNECTIONS, "kind" => "live").increment(1.0);
-        Joined { hub: Arc::clone(self) }
+        Joined {
+            hub: Arc::clone(self),
+        }
     }
 
     /// Opens a subscription of `subscriber`, whose queue `id` is open already.
@@ -247,8 +288,15 @@ impl Hub {
     ) -> Result<Subscribed, StoreError> {
         let offset = {
             let mut listeners = self.listeners.lock();
-            let subscription = Subscription { id, subscriber: Arc::clone(subscriber) };
-            listeners.by_pattern.entry(pattern.clone()).or_default().push(subscription);
+            let subscription = Subscription {
+                id,
+                subscriber: Arc::clone(subscriber),
+            };
+            listeners
+                .by_pattern
+                .entry(pattern.clone())
+                .or_default()
+                .push(subscription);
             listeners.offset
         };
         metrics::gauge!(metric::SUBSCRIPTIONS).increment(1.0);
@@ -257,7 +305,11 @@ impl Hub {
             self.unsubscribe(subscriber, id);
         }
         let (recovered, first) = first?;
-        Ok(Subscribed { offset, recovered, first })
+        Ok(Subscribed {
+            offset,
+            recovered,
+            first,
+        })
     }
 
     /// Closes a subscription.
@@ -289,7 +341,9 @@ impl Hub {
         from: Option<&Position>,
         until: u64,
     ) -> Result<(bool, Vec<Arc<Event>>), StoreError> {
-        let Some(from) = from else { return Ok((true, Vec::new())) };
+        let Some(from) = from else {
+            return Ok((true, Vec::new()));
+        };
         let Pattern::Predictions(endpoint, device) = pattern else {
             return Ok((false, self.presence(pattern)));
         };
@@ -311,14 +365,27 @@ impl Hub {
         Ok((false, self.latest(endpoint, device).await?))
     }
 
-    async fn latest(&self, endpoint: Option<String>, device: Option<String>) -> Result<Vec<Arc<Event>>, StoreError> {
+    async fn latest(
+        &self,
+        endpoint: Option<String>,
+        device: Option<String>,
+    ) -> Result<Vec<Arc<Event>>, StoreError> {
         let newest = match device {
             Some(device) => {
-                let query = SampleQuery { endpoint, device: Some(device), newest_first: true, limit: 1, ..SampleQuery::default() };
+                let query = SampleQuery {
+                    endpoint,
+                    device: Some(device),
+                    newest_first: true,
+                    limit: 1,
+                    ..SampleQuery::default()
+                };
                 self.store.samples(&query).await?
             }
             None => {
-                let rows = self.store.devices(endpoint.as_deref(), None, SNAPSHOT_STREAMS).await?;
+                let rows = self
+                    .store
+                    .devices(endpoint.as_deref(), None, SNAPSHOT_STREAMS)
+                    .await?;
                 rows.into_iter().filter_map(|row| row.last).collect()
             }
         };
@@ -329,10 +396,14 @@ impl Hub {
 
     /// Who is online, for a subscription to devices.
     fn presence(&self, pattern: &Pattern) -> Vec<Arc<Event>> {
-        let Pattern::Devices(wanted) = pattern else { return Vec::new() };
+        let Pattern::Devices(wanted) = pattern else {
+            return Vec::new();
+        };
         let offset = self.listeners.lock().offset;
         let online = self.online.lock();
-        let matching = online.iter().filter(|(key, _)| wanted.as_deref().is_none_or(|w| w == key.device.as_str()));
+        let matching = online
+            .iter()
+            .filter(|(key, _)| wanted.as_deref().is_none_or(|w| w == key.device.as_str()));
         matching
             .map(|(key, at)| {
                 let data = device_data(key, DeviceState::Online, *at, None);
@@ -348,13 +419,16 @@ impl Listeners {
         let mut make = Some(make);
         let mut event = None;
         for pattern in patterns {
-            let Some(list) = self.by_pattern.get(pattern) else { continue };
+            let Some(list) = self.by_pattern.get(pattern) else {
+                continue;
+            };
             if let Some(make) = make.take() {
                 event = Some(Arc::new(make()));
             }
             if let Some(event) = &event {
                 metrics::counter!(metric::EVENTS).increment(list.len() as u64);
-                list.iter().for_each(|one| one.subscriber.offer(one.id, event));
+                list.iter()
+                    .for_each(|one| one.subscriber.offer(one.id, event));
             }
         }
     }
@@ -383,10 +457,17 @@ fn device_data(key: &StreamKey, state: DeviceState, at: i64, gap: Option<(u64, u
 }
 
 fn stored_key(sample: &StoredSample) -> Option<StreamKey> {
-    Some(StreamKey { endpoint: EndpointName::new(&sample.endpoint).ok()?, device: DeviceId::new(&sample.device).ok()? })
+    Some(StreamKey {
+        endpoint: EndpointName::new(&sample.endpoint).ok()?,
+        device: DeviceId::new(&sample.device).ok()?,
+    })
 }
 
 fn stored_event(sample: StoredSample) -> Option<Arc<Event>> {
     let key = stored_key(&sample)?;
-    Some(Arc::new(Event::new(sample.id, topics::predictions(&key), LiveData::Sample(sample.into_wire()))))
+    Some(Arc::new(Event::new(
+        sample.id,
+        topics::predictions(&key),
+        LiveData::Sample(sample.into_wire()),
+    )))
 }

@@ -4,7 +4,7 @@
 //! 4008, whatever its policy: its queue is bounded, its socket's buffer too.
 
 use super::hub::Joined;
-use super::{Event, Hub, Pattern, Subscriber, Subscribed};
+use super::{Event, Hub, Pattern, Subscribed, Subscriber};
 use crate::socket::{Socket, close_frame, frame};
 use futures_util::{SinkExt, StreamExt};
 use std::sync::Arc;
@@ -50,7 +50,13 @@ pub async fn serve(socket: Socket, codec: Codec, context: LiveContext) {
     let subscriber = Subscriber::new(context.outbox);
     let joined = context.hub.join();
     let hub = Arc::clone(&context.hub);
-    let mut live = Live { socket, codec, context, subscriber: Arc::clone(&subscriber), _joined: joined };
+    let mut live = Live {
+        socket,
+        codec,
+        context,
+        subscriber: Arc::clone(&subscriber),
+        _joined: joined,
+    };
     if let Err(close) = live.run().await {
         live.close(close).await;
     }
@@ -104,7 +110,11 @@ impl Live {
     }
 
     /// Pings a peer that was silent for `ping`, closes one that was silent for `pong` after it; returns when to look again.
-    async fn check_alive(&mut self, last_frame: Instant, pinged: &mut bool) -> Result<Instant, Ending> {
+    async fn check_alive(
+        &mut self,
+        last_frame: Instant,
+        pinged: &mut bool,
+    ) -> Result<Instant, Ending> {
         let quiet_until = last_frame + self.context.ping;
         if quiet_until > Instant::now() {
             return Ok(quiet_until);
@@ -121,7 +131,10 @@ impl Live {
             (Message::Text(text), Codec::Json) => text.as_bytes(),
             (Message::Binary(bytes), Codec::Bincode) => bytes,
             (Message::Text(_) | Message::Binary(_), _) => {
-                return Err(Ending::Close(CloseCode::WrongFrame, Some(ErrorCode::WrongFrame)));
+                return Err(Ending::Close(
+                    CloseCode::WrongFrame,
+                    Some(ErrorCode::WrongFrame),
+                ));
             }
             (Message::Close(_), _) => return Err(Ending::Gone),
             _ => return Ok(()),
@@ -140,25 +153,54 @@ impl Live {
         };
         let most = self.context.max_subscriptions;
         if self.subscriber.subscriptions() >= most {
-            return self.refuse(ErrorCode::Limit, format!("at most {most} subscriptions a connection")).await;
+            return self
+                .refuse(
+                    ErrorCode::Limit,
+                    format!("at most {most} subscriptions a connection"),
+                )
+                .await;
         }
         if !self.subscriber.listen(wish.id, wish.policy, wish.max_hz) {
-            return self.refuse(ErrorCode::BadRequest, format!("subscription {} stands already", wish.id)).await;
+            return self
+                .refuse(
+                    ErrorCode::BadRequest,
+                    format!("subscription {} stands already", wish.id),
+                )
+                .await;
         }
-        match self.context.hub.subscribe(&self.subscriber, wish.id, &pattern, wish.from.as_ref()).await {
+        match self
+            .context
+            .hub
+            .subscribe(&self.subscriber, wish.id, &pattern, wish.from.as_ref())
+            .await
+        {
             Ok(subscribed) => self.welcome(wish.id, subscribed).await,
             Err(error) => {
                 self.subscriber.forget(wish.id);
                 tracing::warn!(%error, "a subscription could not be opened");
-                self.refuse(ErrorCode::Overloaded, "the store cannot be read now: subscribe again".into()).await
+                self.refuse(
+                    ErrorCode::Overloaded,
+                    "the store cannot be read now: subscribe again".into(),
+                )
+                .await
             }
         }
     }
 
     async fn welcome(&mut self, id: u64, subscribed: Subscribed) -> Result<(), Ending> {
-        let Subscribed { offset, recovered, first } = subscribed;
+        let Subscribed {
+            offset,
+            recovered,
+            first,
+        } = subscribed;
         let log = self.context.hub.log_id().to_owned();
-        self.say(&LiveMessage::Subscribed { id, log, offset, recovered }).await?;
+        self.say(&LiveMessage::Subscribed {
+            id,
+            log,
+            offset,
+            recovered,
+        })
+        .await?;
         self.send_events(&first).await
     }
 
@@ -167,14 +209,22 @@ impl Live {
         if self.subscriber.forget(id) {
             return self.say(&LiveMessage::Unsubscribed { id }).await;
         }
-        self.refuse(ErrorCode::BadRequest, format!("subscription {id} does not stand")).await
+        self.refuse(
+            ErrorCode::BadRequest,
+            format!("subscription {id} does not stand"),
+        )
+        .await
     }
 
     async fn send_due(&mut self) -> Result<Option<Instant>, Ending> {
         let taken = self.subscriber.take(Instant::now());
         for (id, count) in &taken.dropped {
             metrics::counter!(crate::telemetry::metric::EVENTS_DROPPED).increment(*count);
-            self.say(&LiveMessage::Dropped { id: *id, count: *count }).await?;
+            self.say(&LiveMessage::Dropped {
+                id: *id,
+                count: *count,
+            })
+            .await?;
         }
         self.send_events(&taken.events).await?;
         if taken.too_slow {
@@ -185,12 +235,18 @@ impl Live {
 
     async fn send_events(&mut self, events: &[Arc<Event>]) -> Result<(), Ending> {
         let codec = self.codec;
-        self.send(events.iter().map(|event| event.frame(codec)).collect()).await
+        self.send(events.iter().map(|event| event.frame(codec)).collect())
+            .await
     }
 
     /// Refuses a request; the connection lives on.
     async fn refuse(&mut self, code: ErrorCode, message: String) -> Result<(), Ending> {
-        self.say(&LiveMessage::Error(ServerError { code, message, retry_after_ms: None })).await
+        self.say(&LiveMessage::Error(ServerError {
+            code,
+            message,
+            retry_after_ms: None,
+        }))
+        .await
     }
 
     async fn say(&mut self, message: &LiveMessage) -> Result<(), Ending> {
@@ -214,8 +270,11 @@ impl Live {
     }
 
     async fn close(&mut self, ending: Ending) {
-        let Ending::Close(code, error) = ending else { return };
-        metrics::counter!(crate::telemetry::metric::CLOSED, "code" => code.code().to_string()).increment(1);
+        let Ending::Close(code, error) = ending else {
+            return;
+        };
+        metrics::counter!(crate::telemetry::metric::CLOSED, "code" => code.code().to_string())
+            .increment(1);
         if let Some(error) = error {
             let _ = self.refuse(error, code.reason().to_owned()).await;
         }

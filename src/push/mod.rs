@@ -13,6 +13,6 @@ mod topics;
 
 pub use event::Event;
 pub use hub::{Hub, HubFeed, Subscribed};
-pub use outbox::{Closing, Drained, Outbox, OUTBOX_MESSAGES};
+pub use outbox::{Closing, Drained, OUTBOX_MESSAGES, Outbox};
 pub use subscriber::Subscriber;
 pub use topics::{Pattern, TopicError};

@@ -84,7 +84,12 @@ impl Outbox {
     }
 
     fn new(wake: Wake, home_epoch: Option<u64>, push_committed: bool) -> Arc<Self> {
-        Arc::new(Self { waiting: Mutex::default(), wake, home_epoch, push_committed })
+        Arc::new(Self {
+            waiting: Mutex::default(),
+            wake,
+            home_epoch,
+            push_committed,
+        })
     }
 
     /// The stream of a shared outbox.
@@ -118,7 +123,11 @@ impl Outbox {
             if let Some(before) = drained.ack.take_if(|ack| ack.epoch != tag) {
                 drained.messages.push(ServerMessage::Ack(before));
             }
-            let ack = drained.ack.get_or_insert(Ack { epoch: tag, seq, late: Vec::new() });
+            let ack = drained.ack.get_or_insert(Ack {
+                epoch: tag,
+                seq,
+                late: Vec::new(),
+            });
             ack.seq = seq;
             ack.late.extend(late);
         });
@@ -131,7 +140,11 @@ impl Outbox {
 
     /// Ends the connection once the rest is said; the first reason stays.
     pub fn close(self: &Arc<Self>, code: CloseCode, error: Option<(ErrorCode, &str)>) {
-        let error = error.map(|(code, message)| ServerError { code, message: message.to_owned(), retry_after_ms: None });
+        let error = error.map(|(code, message)| ServerError {
+            code,
+            message: message.to_owned(),
+            retry_after_ms: None,
+        });
         self.put(|drained| {
             drained.closing.get_or_insert(Closing { code, error });
         });
@@ -171,7 +184,11 @@ fn too_slow() -> Closing {
     let message = format!("{OUTBOX_MESSAGES} messages wait to be read");
     Closing {
         code: CloseCode::TooSlow,
-        error: Some(ServerError { code: ErrorCode::TooSlow, message, retry_after_ms: None }),
+        error: Some(ServerError {
+            code: ErrorCode::TooSlow,
+            message,
+            retry_after_ms: None,
+        }),
     }
 }
 
@@ -184,12 +201,23 @@ mod tests {
     fn acks_merge_and_follow_what_they_cover() {
         let outbox = Outbox::for_task(Some(0), false);
         outbox.ack(0, 4, None);
-        outbox.say(ServerMessage::Gap(Gap { epoch: None, from: 5, to: 6 }));
+        outbox.say(ServerMessage::Gap(Gap {
+            epoch: None,
+            from: 5,
+            to: 6,
+        }));
         outbox.ack(0, 7, Some(2));
         let mut drained = Drained::default();
         outbox.drain(&mut drained);
         assert_eq!(drained.messages.len(), 1);
-        assert_eq!(drained.ack, Some(Ack { epoch: None, seq: 7, late: vec![2] }));
+        assert_eq!(
+            drained.ack,
+            Some(Ack {
+                epoch: None,
+                seq: 7,
+                late: vec![2]
+            })
+        );
         outbox.drain(&mut drained);
         assert!(drained.ack.is_none() && drained.messages.is_empty());
     }
@@ -201,15 +229,33 @@ mod tests {
         outbox.ack(1, 0, None);
         let mut drained = Drained::default();
         outbox.drain(&mut drained);
-        assert_eq!(drained.messages, [ServerMessage::Ack(Ack { epoch: None, seq: 4, late: vec![] })]);
-        assert_eq!(drained.ack, Some(Ack { epoch: Some(1), seq: 0, late: vec![] }));
+        assert_eq!(
+            drained.messages,
+            [ServerMessage::Ack(Ack {
+                epoch: None,
+                seq: 4,
+                late: vec![]
+            })]
+        );
+        assert_eq!(
+            drained.ack,
+            Some(Ack {
+                epoch: Some(1),
+                seq: 0,
+                late: vec![]
+            })
+        );
     }
 
     #[test]
     fn a_peer_that_never_reads_is_closed_instead_of_kept_in_memory() {
         let outbox = Outbox::for_task(Some(0), false);
         for seq in 0..OUTBOX_MESSAGES as u64 + 10 {
-            outbox.say(ServerMessage::Gap(Gap { epoch: None, from: seq, to: seq }));
+            outbox.say(ServerMessage::Gap(Gap {
+                epoch: None,
+                from: seq,
+                to: seq,
+            }));
         }
         let mut drained = Drained::default();
         outbox.drain(&mut drained);

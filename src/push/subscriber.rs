@@ -56,7 +56,11 @@ pub struct Subscriber {
 impl Subscriber {
     /// A subscriber whose subscriptions may each have `most` events waiting.
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { queues: Mutex::default(), notify: Notify::new(), most })
+        Arc::new(Self {
+            queues: Mutex::default(),
+            notify: Notify::new(),
+            most,
+        })
     }
 
     /// Opens a subscription's queue; an id in use is refused.
@@ -70,7 +74,14 @@ impl Subscriber {
             return false;
         }
         let due = Instant::now();
-        let listening = Listening { policy, interval, due, latest: HashMap::new(), queue: VecDeque::new(), dropped: 0 };
+        let listening = Listening {
+            policy,
+            interval,
+            due,
+            latest: HashMap::new(),
+            queue: VecDeque::new(),
+            dropped: 0,
+        };
         queues.listening.insert(id, listening);
         true
     }
@@ -88,7 +99,9 @@ impl Subscriber {
     /// Puts an event in a subscription's queue; its policy speaks when there is no room.
     pub fn offer(&self, id: u64, event: &Arc<Event>) {
         let mut queues = self.queues.lock();
-        let Some(listening) = queues.listening.get_mut(&id) else { return };
+        let Some(listening) = queues.listening.get_mut(&id) else {
+            return;
+        };
         let overflowed = listening.put(event, self.most);
         queues.too_slow |= overflowed;
         drop(queues);
@@ -123,7 +136,8 @@ impl Listening {
                 if self.latest.len() >= most && !self.latest.contains_key(event.topic()) {
                     self.dropped += 1;
                 } else {
-                    self.latest.insert(event.topic().to_owned(), Arc::clone(event));
+                    self.latest
+                        .insert(event.topic().to_owned(), Arc::clone(event));
                 }
                 false
             }
@@ -151,7 +165,9 @@ impl Listening {
             if !self.latest.is_empty() {
                 self.due = now + self.interval;
             }
-            taken.events.extend(self.latest.drain().map(|(_, event)| event));
+            taken
+                .events
+                .extend(self.latest.drain().map(|(_, event)| event));
         } else if !self.latest.is_empty() {
             taken.next = Some(taken.next.map_or(self.due, |next| next.min(self.due)));
         }
@@ -175,7 +191,11 @@ mod tests {
             at: 0,
             gap: None,
         };
-        Arc::new(Event::new(offset, format!("devices/{device}"), LiveData::Device(data)))
+        Arc::new(Event::new(
+            offset,
+            format!("devices/{device}"),
+            LiveData::Device(data),
+        ))
     }
 
     fn offsets(taken: &Taken) -> Vec<u64> {
@@ -203,7 +223,10 @@ mod tests {
         let held = subscriber.take(start + Duration::from_millis(50));
         assert!(held.events.is_empty());
         assert_eq!(held.next, Some(start + Duration::from_millis(100)));
-        assert_eq!(offsets(&subscriber.take(start + Duration::from_millis(100))), [2]);
+        assert_eq!(
+            offsets(&subscriber.take(start + Duration::from_millis(100))),
+            [2]
+        );
     }
 
     #[test]

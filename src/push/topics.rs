@@ -70,12 +70,23 @@ impl Pattern {
 
     /// Every pattern that matches what happens to a device.
     pub fn of_device(key: &StreamKey) -> [Self; 2] {
-        [Self::Devices(Some(key.device.to_string())), Self::Devices(None)]
+        [
+            Self::Devices(Some(key.device.to_string())),
+            Self::Devices(None),
+        ]
     }
 
     fn pairs(key: &StreamKey, make: fn(Option<String>, Option<String>) -> Self) -> [Self; 4] {
-        let (endpoint, device) = (|| Some(key.endpoint.to_string()), || Some(key.device.to_string()));
-        [make(endpoint(), device()), make(endpoint(), None), make(None, device()), make(None, None)]
+        let (endpoint, device) = (
+            || Some(key.endpoint.to_string()),
+            || Some(key.device.to_string()),
+        );
+        [
+            make(endpoint(), device()),
+            make(endpoint(), None),
+            make(None, device()),
+            make(None, None),
+        ]
     }
 }
 
@@ -104,25 +115,51 @@ mod tests {
     use tidegate_protocol::{DeviceId, EndpointName};
 
     fn key() -> StreamKey {
-        StreamKey { endpoint: EndpointName::new("pump-health").unwrap(), device: DeviceId::new("rig-1").unwrap() }
+        StreamKey {
+            endpoint: EndpointName::new("pump-health").unwrap(),
+            device: DeviceId::new("rig-1").unwrap(),
+        }
     }
 
     #[test]
     fn a_stream_is_matched_by_its_own_topic_and_by_each_wildcard() {
-        for text in ["predictions/pump-health/rig-1", "predictions/pump-health/*", "predictions/*/rig-1", "predictions/*/*"] {
-            assert!(Pattern::of_predictions(&key()).contains(&Pattern::parse(text).unwrap()), "{text}");
+        for text in [
+            "predictions/pump-health/rig-1",
+            "predictions/pump-health/*",
+            "predictions/*/rig-1",
+            "predictions/*/*",
+        ] {
+            assert!(
+                Pattern::of_predictions(&key()).contains(&Pattern::parse(text).unwrap()),
+                "{text}"
+            );
         }
         for text in ["predictions/other/*", "alerts/*/*", "devices/*", "system"] {
-            assert!(!Pattern::of_predictions(&key()).contains(&Pattern::parse(text).unwrap()), "{text}");
+            assert!(
+                !Pattern::of_predictions(&key()).contains(&Pattern::parse(text).unwrap()),
+                "{text}"
+            );
         }
         assert!(Pattern::of_device(&key()).contains(&Pattern::parse("devices/rig-1").unwrap()));
     }
 
     #[test]
     fn what_is_no_topic_is_refused() {
-        for text in ["", "predictions", "predictions/a", "predictions/a/b/c", "predictions//b", "predictions/a*/b", "devices/", "other/x"] {
+        for text in [
+            "",
+            "predictions",
+            "predictions/a",
+            "predictions/a/b/c",
+            "predictions//b",
+            "predictions/a*/b",
+            "devices/",
+            "other/x",
+        ] {
             assert_eq!(Pattern::parse(text), Err(TopicError::Unknown), "{text}");
         }
-        assert!(matches!(Pattern::parse(&"x".repeat(1000)), Err(TopicError::TooLong(1000))));
+        assert!(matches!(
+            Pattern::parse(&"x".repeat(1000)),
+            Err(TopicError::TooLong(1000))
+        ));
     }
 }

@@ -60,11 +60,20 @@ pub fn admit(marks: &Marks, gaps: &Gaps, numbers: Numbers, connection_epoch: u64
         };
     }
     if epoch > marks.epoch {
-        return Admission::OpenEpoch { epoch, seq: numbers.seq.unwrap_or(0) };
+        return Admission::OpenEpoch {
+            epoch,
+            seq: numbers.seq.unwrap_or(0),
+        };
     }
     match (marks.numbering, numbers.seq) {
-        (Numbering::Server, Some(_)) => Admission::Refuse(NackCode::Numbering, "the server numbers this epoch: leave out seq"),
-        (Numbering::Device, None) => Admission::Refuse(NackCode::Numbering, "the device numbers this epoch: seq is missing"),
+        (Numbering::Server, Some(_)) => Admission::Refuse(
+            NackCode::Numbering,
+            "the server numbers this epoch: leave out seq",
+        ),
+        (Numbering::Device, None) => Admission::Refuse(
+            NackCode::Numbering,
+            "the device numbers this epoch: seq is missing",
+        ),
         (_, None) => number_by_server(marks),
         (_, Some(seq)) => place(marks, gaps, seq),
     }
@@ -86,7 +95,10 @@ fn place(marks: &Marks, gaps: &Gaps, seq: u64) -> Admission {
             Admission::Take { seq, gap }
         }
         Some(_) if gaps.contains(seq) => Admission::Late { seq },
-        Some(_) => Admission::Known { epoch: marks.epoch, seq },
+        Some(_) => Admission::Known {
+            epoch: marks.epoch,
+            seq,
+        },
     }
 }
 
@@ -95,7 +107,13 @@ mod tests {
     use super::*;
 
     fn stream(high: Option<u64>, numbering: Numbering) -> Marks {
-        Marks { pos: 9, epoch: 2, high_water: high, numbering, last_ts: None }
+        Marks {
+            pos: 9,
+            epoch: 2,
+            high_water: high,
+            numbering,
+            last_ts: None,
+        }
     }
 
     fn decide(marks: &Marks, gaps: &Gaps, epoch: Option<u64>, seq: Option<u64>) -> Admission {
@@ -106,38 +124,80 @@ mod tests {
     fn the_first_reading_opens_an_epoch_without_a_gap() {
         let fresh = stream(None, Numbering::Open);
         let none = Gaps::default();
-        assert_eq!(decide(&fresh, &none, None, Some(7)), Admission::Take { seq: 7, gap: None });
-        assert_eq!(decide(&fresh, &none, None, None), Admission::Take { seq: 0, gap: None });
-        assert_eq!(decide(&fresh, &none, Some(5), Some(7)), Admission::OpenEpoch { epoch: 5, seq: 7 });
+        assert_eq!(
+            decide(&fresh, &none, None, Some(7)),
+            Admission::Take { seq: 7, gap: None }
+        );
+        assert_eq!(
+            decide(&fresh, &none, None, None),
+            Admission::Take { seq: 0, gap: None }
+        );
+        assert_eq!(
+            decide(&fresh, &none, Some(5), Some(7)),
+            Admission::OpenEpoch { epoch: 5, seq: 7 }
+        );
     }
 
     #[test]
     fn a_jump_is_a_gap_and_its_numbers_are_late() {
         let marks = stream(Some(9), Numbering::Device);
         let mut gaps = Gaps::default();
-        assert_eq!(decide(&marks, &gaps, None, Some(10)), Admission::Take { seq: 10, gap: None });
-        assert_eq!(decide(&marks, &gaps, None, Some(13)), Admission::Take { seq: 13, gap: Some((10, 12)) });
+        assert_eq!(
+            decide(&marks, &gaps, None, Some(10)),
+            Admission::Take { seq: 10, gap: None }
+        );
+        assert_eq!(
+            decide(&marks, &gaps, None, Some(13)),
+            Admission::Take {
+                seq: 13,
+                gap: Some((10, 12))
+            }
+        );
         gaps.open(4, 5, 8);
-        assert_eq!(decide(&marks, &gaps, None, Some(5)), Admission::Late { seq: 5 });
-        assert_eq!(decide(&marks, &gaps, None, Some(6)), Admission::Known { epoch: 2, seq: 6 });
+        assert_eq!(
+            decide(&marks, &gaps, None, Some(5)),
+            Admission::Late { seq: 5 }
+        );
+        assert_eq!(
+            decide(&marks, &gaps, None, Some(6)),
+            Admission::Known { epoch: 2, seq: 6 }
+        );
     }
 
     #[test]
     fn an_earlier_epoch_is_answered_only_from_what_is_known() {
         let marks = stream(Some(9), Numbering::Device);
         let gaps = Gaps::default();
-        assert_eq!(decide(&marks, &gaps, Some(1), Some(50)), Admission::Known { epoch: 1, seq: 50 });
-        assert!(matches!(decide(&marks, &gaps, Some(1), None), Admission::Refuse(NackCode::OldEpoch, _)));
+        assert_eq!(
+            decide(&marks, &gaps, Some(1), Some(50)),
+            Admission::Known { epoch: 1, seq: 50 }
+        );
+        assert!(matches!(
+            decide(&marks, &gaps, Some(1), None),
+            Admission::Refuse(NackCode::OldEpoch, _)
+        ));
     }
 
     #[test]
     fn the_mode_of_an_epoch_does_not_change() {
         let gaps = Gaps::default();
         let server = stream(Some(9), Numbering::Server);
-        assert_eq!(decide(&server, &gaps, None, None), Admission::Take { seq: 10, gap: None });
-        assert!(matches!(decide(&server, &gaps, None, Some(10)), Admission::Refuse(NackCode::Numbering, _)));
+        assert_eq!(
+            decide(&server, &gaps, None, None),
+            Admission::Take { seq: 10, gap: None }
+        );
+        assert!(matches!(
+            decide(&server, &gaps, None, Some(10)),
+            Admission::Refuse(NackCode::Numbering, _)
+        ));
         let device = stream(Some(9), Numbering::Device);
-        assert!(matches!(decide(&device, &gaps, None, None), Admission::Refuse(NackCode::Numbering, _)));
-        assert!(matches!(decide(&device, &gaps, Some(3), None), Admission::OpenEpoch { epoch: 3, seq: 0 }));
+        assert!(matches!(
+            decide(&device, &gaps, None, None),
+            Admission::Refuse(NackCode::Numbering, _)
+        ));
+        assert!(matches!(
+            decide(&device, &gaps, Some(3), None),
+            Admission::OpenEpoch { epoch: 3, seq: 0 }
+        ));
     }
 }

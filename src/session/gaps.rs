@@ -55,7 +55,10 @@ impl Gaps {
 
     fn find(&self, seq: u64) -> Option<usize> {
         let place = self.ranges.partition_point(|(_, to)| *to < seq);
-        self.ranges.get(place).filter(|(from, _)| *from <= seq).map(|_| place)
+        self.ranges
+            .get(place)
+            .filter(|(from, _)| *from <= seq)
+            .map(|_| place)
     }
 }
 

@@ -46,17 +46,26 @@ impl Sessions {
     ///
     /// # Errors
     /// A full map, or what `load` says; the next call tries again.
-    pub async fn open<F, E>(&self, key: &StreamKey, most: usize, load: F) -> Result<Arc<SessionCell>, OpenError<E>>
+    pub async fn open<F, E>(
+        &self,
+        key: &StreamKey,
+        most: usize,
+        load: F,
+    ) -> Result<Arc<SessionCell>, OpenError<E>>
     where
         F: Future<Output = Result<Session, E>>,
     {
         let slot = self.slot(key, most).ok_or(OpenError::Full(most))?;
-        let session = slot.get_or_try_init(|| async { load.await.map(|session| Arc::new(Mutex::new(session))) }).await;
+        let session = slot
+            .get_or_try_init(|| async { load.await.map(|session| Arc::new(Mutex::new(session))) })
+            .await;
         session.cloned().map_err(OpenError::Load)
     }
 
     fn slot(&self, key: &StreamKey, most: usize) -> Option<Arc<OnceCell<Arc<SessionCell>>>> {
-        self.map.remove_if(key, |_, slot| slot.get().is_some_and(|session| session.lock().retired));
+        self.map.remove_if(key, |_, slot| {
+            slot.get().is_some_and(|session| session.lock().retired)
+        });
         if let Some(slot) = self.map.get(key) {
             return Some(Arc::clone(&slot));
         }
@@ -85,8 +94,12 @@ impl Sessions {
     /// Takes out every session that rests since before `idle_since` (Unix ms): no connection, nothing pending.
     pub fn sweep(&self, idle_since: i64) {
         self.map.retain(|_, slot| {
-            let Some(session) = slot.get() else { return true };
-            let Some(mut session) = session.try_lock() else { return true };
+            let Some(session) = slot.get() else {
+                return true;
+            };
+            let Some(mut session) = session.try_lock() else {
+                return true;
+            };
             let keep = !session.is_resting() || session.last_seen > idle_since;
             session.retired = !keep;
             keep
@@ -96,8 +109,11 @@ impl Sessions {
     /// Runs `look` over every loaded session; each is locked only while it is looked at.
     pub fn for_each(&self, mut look: impl FnMut(&StreamKey, &mut Session)) {
         // Keys and cells first: a session is never locked under a guard of the map.
-        let cells: Vec<_> =
-            self.map.iter().filter_map(|slot| Some((slot.key().clone(), Arc::clone(slot.get()?)))).collect();
+        let cells: Vec<_> = self
+            .map
+            .iter()
+            .filter_map(|slot| Some((slot.key().clone(), Arc::clone(slot.get()?))))
+            .collect();
         for (key, cell) in cells {
             look(&key, &mut cell.lock());
         }

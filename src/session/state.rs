@@ -115,7 +115,9 @@ impl Session {
     /// A number among the uncommitted rows.
     pub fn find(&self, epoch: u64, seq: u64) -> Option<Known> {
         self.ring.iter().rev().find_map(|(_, what)| match what {
-            What::Sample(row) if row.epoch == epoch && row.seq == seq => Some(Known::Sample(Arc::clone(row))),
+            What::Sample(row) if row.epoch == epoch && row.seq == seq => {
+                Some(Known::Sample(Arc::clone(row)))
+            }
             What::Refusal(row) if row.consumed && row.epoch == epoch && row.seq == Some(seq) => {
                 Some(Known::Refusal(Arc::clone(row)))
             }
@@ -138,7 +140,14 @@ impl Session {
         let version = Arc::clone(&self.served().reference);
         let snapshot = self.snapshot();
         self.marks.last_ts = self.fold.last_ts();
-        Row { snapshot: Some(snapshot), ..self.row(What::Switch { version, reason, warm_from }) }
+        Row {
+            snapshot: Some(snapshot),
+            ..self.row(What::Switch {
+                version,
+                reason,
+                warm_from,
+            })
+        }
     }
 
     /// A later epoch begins; the state is inherited.
@@ -148,7 +157,10 @@ impl Session {
         self.marks.numbering = Numbering::Open;
         self.gaps.clear();
         let gaps = Some(Vec::new());
-        Row { gaps, ..self.row(What::Epoch) }
+        Row {
+            gaps,
+            ..self.row(What::Epoch)
+        }
     }
 
     /// Forgets what was learned.
@@ -156,17 +168,31 @@ impl Session {
         self.fold.reset();
         self.marks.last_ts = None;
         let snapshot = Some(self.snapshot());
-        Row { snapshot, ..self.row(What::Reset) }
+        Row {
+            snapshot,
+            ..self.row(What::Reset)
+        }
     }
 
     /// Folds the newest reading of the epoch.
-    pub fn take(&mut self, numbers: Numbers, seq: u64, gap: Option<(u64, u64)>, reading: Checked, since: std::time::Instant) -> Row {
+    pub fn take(
+        &mut self,
+        numbers: Numbers,
+        seq: u64,
+        gap: Option<(u64, u64)>,
+        reading: Checked,
+        since: std::time::Instant,
+    ) -> Row {
         let gaps = self.consume(numbers, seq, gap);
         let output = self.fold.step(&reading.values, reading.ts);
         self.marks.last_ts = self.fold.last_ts();
         let snapshot = self.snapshot_if_due();
         let sample = self.sample(seq, reading, output, since);
-        Row { gaps, snapshot, ..self.row(What::Sample(Arc::new(sample))) }
+        Row {
+            gaps,
+            snapshot,
+            ..self.row(What::Sample(Arc::new(sample)))
+        }
     }
 
     /// Stores a reading that fell into a gap, without folding it.
@@ -175,11 +201,21 @@ impl Session {
         reading.flags.set(Flags::LATE);
         let sample = self.sample(seq, reading, Output::Skipped("late".into()), since);
         let gaps = Some(self.gaps.ranges().to_vec());
-        Row { gaps, ..self.row(What::Sample(Arc::new(sample))) }
+        Row {
+            gaps,
+            ..self.row(What::Sample(Arc::new(sample)))
+        }
     }
 
     /// Refuses a reading whose number is fresh or late: the number is used up.
-    pub fn refuse(&mut self, numbers: Numbers, seq: u64, gap: Option<(u64, u64)>, refusal: (NackCode, String), at: i64) -> Row {
+    pub fn refuse(
+        &mut self,
+        numbers: Numbers,
+        seq: u64,
+        gap: Option<(u64, u64)>,
+        refusal: (NackCode, String),
+        at: i64,
+    ) -> Row {
         let gaps = if self.gaps.contains(seq) {
             self.gaps.fill(seq, self.max_gaps);
             Some(self.gaps.ranges().to_vec())
@@ -187,37 +223,70 @@ impl Session {
             self.consume(numbers, seq, gap)
         };
         let epoch = self.marks.epoch;
-        Row { gaps, ..self.refusal_row(epoch, Some(seq), refusal, true, at) }
+        Row {
+            gaps,
+            ..self.refusal_row(epoch, Some(seq), refusal, true, at)
+        }
     }
 
     /// Records a refusal that uses up no number.
-    pub fn refuse_apart(&mut self, epoch: u64, seq: Option<u64>, refusal: (NackCode, String), at: i64) -> Row {
+    pub fn refuse_apart(
+        &mut self,
+        epoch: u64,
+        seq: Option<u64>,
+        refusal: (NackCode, String),
+        at: i64,
+    ) -> Row {
         self.refusal_row(epoch, seq, refusal, false, at)
     }
 
     /// Records ground truth for a known reading.
-    pub fn feedback(&mut self, epoch: u64, seq: u64, label: tidegate_protocol::message::Label) -> Row {
+    pub fn feedback(
+        &mut self,
+        epoch: u64,
+        seq: u64,
+        label: tidegate_protocol::message::Label,
+    ) -> Row {
         self.row(What::Feedback { epoch, seq, label })
     }
 
     /// The oldest pending row is durable.
     pub fn settle(&mut self, row: &Row) {
         let oldest = self.ring.pop_front();
-        debug_assert_eq!(oldest.map(|(pos, _)| pos), Some(row.after.pos), "rows commit in position order");
+        debug_assert_eq!(
+            oldest.map(|(pos, _)| pos),
+            Some(row.after.pos),
+            "rows commit in position order"
+        );
         self.committed = row.after;
     }
 
-    fn consume(&mut self, numbers: Numbers, seq: u64, gap: Option<(u64, u64)>) -> Option<Vec<(u64, u64)>> {
+    fn consume(
+        &mut self,
+        numbers: Numbers,
+        seq: u64,
+        gap: Option<(u64, u64)>,
+    ) -> Option<Vec<(u64, u64)>> {
         self.marks.high_water = Some(seq);
         if self.marks.numbering == Numbering::Open {
-            self.marks.numbering = if numbers.seq.is_some() { Numbering::Device } else { Numbering::Server };
+            self.marks.numbering = if numbers.seq.is_some() {
+                Numbering::Device
+            } else {
+                Numbering::Server
+            };
         }
         let (from, to) = gap?;
         self.gaps.open(from, to, self.max_gaps);
         Some(self.gaps.ranges().to_vec())
     }
 
-    fn sample(&self, seq: u64, reading: Checked, output: Output, since: std::time::Instant) -> SampleRow {
+    fn sample(
+        &self,
+        seq: u64,
+        reading: Checked,
+        output: Output,
+        since: std::time::Instant,
+    ) -> SampleRow {
         SampleRow {
             stream: Arc::clone(&self.stream),
             pos: self.marks.pos + 1,
@@ -234,9 +303,23 @@ impl Session {
         }
     }
 
-    fn refusal_row(&mut self, epoch: u64, seq: Option<u64>, refusal: (NackCode, String), consumed: bool, at: i64) -> Row {
+    fn refusal_row(
+        &mut self,
+        epoch: u64,
+        seq: Option<u64>,
+        refusal: (NackCode, String),
+        consumed: bool,
+        at: i64,
+    ) -> Row {
         let (code, message) = refusal;
-        self.row(What::Refusal(Arc::new(RefusalRow { epoch, seq, code, message, consumed, at })))
+        self.row(What::Refusal(Arc::new(RefusalRow {
+            epoch,
+            seq,
+            code,
+            message,
+            consumed,
+            at,
+        })))
     }
 
     fn snapshot_if_due(&mut self) -> Option<Snapshot> {
@@ -260,6 +343,13 @@ impl Session {
     fn row(&mut self, what: What) -> Row {
         self.marks.pos += 1;
         self.ring.push_back((self.marks.pos, what.clone()));
-        Row { id: 0, stream: Arc::clone(&self.stream), after: self.marks, what, gaps: None, snapshot: None }
+        Row {
+            id: 0,
+            stream: Arc::clone(&self.stream),
+            after: self.marks,
+            what,
+            gaps: None,
+            snapshot: None,
+        }
     }
 }

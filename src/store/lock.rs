@@ -15,15 +15,22 @@ pub struct DirLock {
 /// # Errors
 /// A dir that cannot be made or written, or one that another server uses; the message is for people.
 pub fn take(dir: &Path) -> Result<DirLock> {
-    let unusable = |error: std::io::Error| StoreError::DataDir(format!("data dir {}: {error}", dir.display()));
+    let unusable =
+        |error: std::io::Error| StoreError::DataDir(format!("data dir {}: {error}", dir.display()));
     std::fs::create_dir_all(dir).map_err(unusable)?;
     let path = dir.join("tidegate.lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(DirLock { _file: file }),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(StoreError::DataDir(format!("data dir {}: in use by another tidegate server", dir.display())))
-        }
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::DataDir(format!(
+            "data dir {}: in use by another tidegate server",
+            dir.display()
+        ))),
         Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
     }
 }

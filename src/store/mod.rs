@@ -202,10 +202,16 @@ pub trait Store: Send + Sync + 'static {
     fn positions<'a>(&'a self, streams: &'a [i64]) -> BoxFuture<'a, Result<Vec<(i64, u64)>>>;
 
     /// One stream with what a session needs.
-    fn load_stream<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<Option<StoredStream>>>;
+    fn load_stream<'a>(&'a self, key: &'a StreamKey)
+    -> BoxFuture<'a, Result<Option<StoredStream>>>;
 
     /// The log of a stream behind a position, at most `limit` readings.
-    fn log_after(&self, stream: i64, pos: u64, limit: u32) -> BoxFuture<'_, Result<Vec<LoggedReading>>>;
+    fn log_after(
+        &self,
+        stream: i64,
+        pos: u64,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<LoggedReading>>>;
 
     /// Position of the newest reset of a stream, 0 when there was none.
     fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<u64>>;
@@ -237,7 +243,12 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<i64>>;
 
     /// Makes an endpoint's schema revision known.
-    fn register_endpoint<'a>(&'a self, name: &'a EndpointName, revision: u32, manifest: &'a str) -> BoxFuture<'a, Result<()>>;
+    fn register_endpoint<'a>(
+        &'a self,
+        name: &'a EndpointName,
+        revision: u32,
+        manifest: &'a str,
+    ) -> BoxFuture<'a, Result<()>>;
 
     /// Closes the database after the last commit.
     fn close(&self) -> BoxFuture<'_, ()>;

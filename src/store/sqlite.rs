@@ -7,12 +7,15 @@
 mod bulk;
 mod read;
 
-use super::{DeviceRow, Known, LoggedReading, Result, SampleQuery, Store, StoreError, StoredSample, StoredStream};
+use super::{
+    DeviceRow, Known, LoggedReading, Result, SampleQuery, Store, StoreError, StoredSample,
+    StoredStream,
+};
 use crate::stream::{Marks, Numbering, Row, Snapshot, StreamKey, What, now_ms};
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Connection, Row as _};
 use std::collections::HashMap;
@@ -44,7 +47,11 @@ impl SqliteStore {
             .filename(data_dir.join("tidegate.db"))
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(128);
-        let synchronous = if synchronous_full { SqliteSynchronous::Full } else { SqliteSynchronous::Normal };
+        let synchronous = if synchronous_full {
+            SqliteSynchronous::Full
+        } else {
+            SqliteSynchronous::Normal
+        };
         let writing = options
             .clone()
             .create_if_missing(true)
@@ -54,8 +61,15 @@ impl SqliteStore {
         let mut writer = SqliteConnection::connect_with(&writing).await?;
         MIGRATIONS.run(&mut writer).await?;
         let log_id = log_id(&mut writer).await?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { log_id, writer: Mutex::new(Some(writer)), readers })
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.read_only(true))
+            .await?;
+        Ok(Self {
+            log_id,
+            writer: Mutex::new(Some(writer)),
+            readers,
+        })
     }
 }
 
@@ -65,7 +79,9 @@ async fn log_id(writer: &mut SqliteConnection) -> Result<String> {
         .bind(now_ms())
         .execute(&mut *writer)
         .await?;
-    Ok(sqlx::query_scalar("SELECT id FROM log").fetch_one(writer).await?)
+    Ok(sqlx::query_scalar("SELECT id FROM log")
+        .fetch_one(writer)
+        .await?)
 }
 
 fn closed() -> StoreError {
@@ -104,34 +120,49 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let mut found = Vec::with_capacity(streams.len());
             for id in streams {
-                let row = sqlx::query("SELECT pos FROM streams WHERE id = ?").bind(id).fetch_optional(&self.readers).await?;
+                let row = sqlx::query("SELECT pos FROM streams WHERE id = ?")
+                    .bind(id)
+                    .fetch_optional(&self.readers)
+                    .await?;
                 found.extend(row.map(|row| (*id, read::number(&row, 0))));
             }
             Ok(found)
         })
     }
 
-    fn load_stream<'a>(&'a self, key: &'a StreamKey) -> BoxFuture<'a, Result<Option<StoredStream>>> {
+    fn load_stream<'a>(
+        &'a self,
+        key: &'a StreamKey,
+    ) -> BoxFuture<'a, Result<Option<StoredStream>>> {
         Box::pin(read::load_stream(&self.readers, key))
     }
 
-    fn log_after(&self, stream: i64, pos: u64, limit: u32) -> BoxFuture<'_, Result<Vec<LoggedReading>>> {
+    fn log_after(
+        &self,
+        stream: i64,
+        pos: u64,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<LoggedReading>>> {
         Box::pin(read::log_after(&self.readers, stream, pos, limit))
     }
 
     fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
-            let row = sqlx::query("SELECT coalesce(max(pos), 0) FROM stream_log WHERE stream_id = ? AND kind = 2")
-                .bind(stream)
-                .fetch_one(&self.readers)
-                .await?;
+            let row = sqlx::query(
+                "SELECT coalesce(max(pos), 0) FROM stream_log WHERE stream_id = ? AND kind = 2",
+            )
+            .bind(stream)
+            .fetch_one(&self.readers)
+            .await?;
             Ok(read::number(&row, 0))
         })
     }
 
     fn nth_folded(&self, stream: i64, pos: u64, n: u32) -> BoxFuture<'_, Result<Option<u64>>> {
         Box::pin(async move {
-            let Some(skip) = n.checked_sub(1) else { return Ok(Some(pos)) };
+            let Some(skip) = n.checked_sub(1) else {
+                return Ok(Some(pos));
+            };
             // Late readings are stored but not folded; their flag is 8 (see `Flags::LATE`).
             let row = sqlx::query(
                 "SELECT pos FROM samples WHERE stream_id = ? AND pos > ? AND flags & 8 = 0 ORDER BY id LIMIT 1 OFFSET ?",
@@ -183,12 +214,14 @@ impl Store for SqliteStore {
             .bind(now_ms())
             .execute(&mut *connection)
             .await?;
-            let row = sqlx::query("SELECT id, hash FROM versions WHERE endpoint = ? AND model = ? AND version = ?")
-                .bind(endpoint.as_str())
-                .bind(model)
-                .bind(version)
-                .fetch_one(connection)
-                .await?;
+            let row = sqlx::query(
+                "SELECT id, hash FROM versions WHERE endpoint = ? AND model = ? AND version = ?",
+            )
+            .bind(endpoint.as_str())
+            .bind(model)
+            .bind(version)
+            .fetch_one(connection)
+            .await?;
             if row.get::<&[u8], _>(1) != hash {
                 return Err(StoreError::Corrupt(format!(
                     "version {endpoint}/{model}/{version} is not what this database recorded: a version never changes, \
@@ -199,7 +232,12 @@ impl Store for SqliteStore {
         })
     }
 
-    fn register_endpoint<'a>(&'a self, name: &'a EndpointName, revision: u32, manifest: &'a str) -> BoxFuture<'a, Result<()>> {
+    fn register_endpoint<'a>(
+        &'a self,
+        name: &'a EndpointName,
+        revision: u32,
+        manifest: &'a str,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
             let connection = writer.as_mut().ok_or_else(closed)?;
@@ -253,7 +291,10 @@ async fn move_streams(connection: &mut SqliteConnection, rows: &[&Row]) -> Resul
     bulk::NEW_STREAMS
         .run(connection, &new, |query, (id, step)| {
             let key = &rows[step.newest].stream.key;
-            bind_marks(query.bind(**id), step, at).bind(key.endpoint.to_string()).bind(key.device.to_string()).bind(at)
+            bind_marks(query.bind(**id), step, at)
+                .bind(key.endpoint.to_string())
+                .bind(key.device.to_string())
+                .bind(at)
         })
         .await?;
     let moved = bulk::MOVED_STREAMS
@@ -262,7 +303,9 @@ async fn move_streams(connection: &mut SqliteConnection, rows: &[&Row]) -> Resul
         })
         .await?;
     if moved != known.len() as u64 {
-        return Err(StoreError::Moved(known.iter().map(|(id, _)| **id).collect()));
+        return Err(StoreError::Moved(
+            known.iter().map(|(id, _)| **id).collect(),
+        ));
     }
     Ok(())
 }
@@ -272,7 +315,12 @@ fn gather_moves(rows: &[&Row]) -> Result<HashMap<i64, Move>> {
     let mut moves: HashMap<i64, Move> = HashMap::with_capacity(rows.len());
     for (index, row) in rows.iter().enumerate() {
         let expected = row.after.pos - 1;
-        let step = moves.entry(row.stream.id).or_insert(Move { expected, after: row.after, samples: 0, newest: index });
+        let step = moves.entry(row.stream.id).or_insert(Move {
+            expected,
+            after: row.after,
+            samples: 0,
+            newest: index,
+        });
         if step.newest != index && expected != step.after.pos {
             return Err(StoreError::Moved(vec![row.stream.id]));
         }
@@ -345,12 +393,22 @@ async fn write_extras(connection: &mut SqliteConnection, row: &Row) -> Result<()
             .execute(&mut *connection)
             .await?;
         }
-        What::Epoch => insert_log_row(connection, row, 3, None, None, "started by the device").await?,
-        What::Reset => insert_log_row(connection, row, 2, None, None, "asked by the device").await?,
-        What::Switch { version, reason, warm_from } => {
+        What::Epoch => {
+            insert_log_row(connection, row, 3, None, None, "started by the device").await?;
+        }
+        What::Reset => {
+            insert_log_row(connection, row, 2, None, None, "asked by the device").await?;
+        }
+        What::Switch {
+            version,
+            reason,
+            warm_from,
+        } => {
             insert_log_row(connection, row, 1, Some(version.id), *warm_from, reason).await?;
         }
-        What::Feedback { epoch, seq, label } => insert_feedback(connection, row.stream.id, *epoch, *seq, label).await?,
+        What::Feedback { epoch, seq, label } => {
+            insert_feedback(connection, row.stream.id, *epoch, *seq, label).await?;
+        }
     }
     if let Some(gaps) = &row.gaps {
         replace_gaps(connection, row, gaps).await?;
@@ -398,20 +456,29 @@ async fn insert_feedback(
         Label::Text(text) => (Some(text.clone()), None),
         Label::Number(number) => (None, Some(*number)),
     };
-    sqlx::query("INSERT INTO feedback (stream_id, epoch, seq, label, number, at) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(stream)
-        .bind(signed(epoch))
-        .bind(signed(seq))
-        .bind(text)
-        .bind(number)
-        .bind(now_ms())
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO feedback (stream_id, epoch, seq, label, number, at) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(stream)
+    .bind(signed(epoch))
+    .bind(signed(seq))
+    .bind(text)
+    .bind(number)
+    .bind(now_ms())
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
-async fn replace_gaps(connection: &mut SqliteConnection, row: &Row, gaps: &[(u64, u64)]) -> Result<()> {
-    sqlx::query("DELETE FROM gaps WHERE stream_id = ?").bind(row.stream.id).execute(&mut *connection).await?;
+async fn replace_gaps(
+    connection: &mut SqliteConnection,
+    row: &Row,
+    gaps: &[(u64, u64)],
+) -> Result<()> {
+    sqlx::query("DELETE FROM gaps WHERE stream_id = ?")
+        .bind(row.stream.id)
+        .execute(&mut *connection)
+        .await?;
     for (from, to) in gaps {
         sqlx::query("INSERT INTO gaps (stream_id, epoch, from_seq, to_seq) VALUES (?, ?, ?, ?)")
             .bind(row.stream.id)
@@ -424,7 +491,11 @@ async fn replace_gaps(connection: &mut SqliteConnection, row: &Row, gaps: &[(u64
     Ok(())
 }
 
-async fn insert_snapshot(connection: &mut SqliteConnection, row: &Row, snapshot: &Snapshot) -> Result<()> {
+async fn insert_snapshot(
+    connection: &mut SqliteConnection,
+    row: &Row,
+    snapshot: &Snapshot,
+) -> Result<()> {
     sqlx::query(
         "INSERT INTO snapshots (stream_id, pos, version_id, layout, numerics_rev, last_ts, state) \
          VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -102,15 +102,33 @@ pub struct Writer<T, S> {
 }
 
 /// Makes a writer; `high_id` is the highest sample id given so far.
-pub fn writer<T, S>(store: Arc<dyn Store>, config: StoreConfig, high_id: u64, sink: S) -> (WriterHandle<T>, Writer<T, S>)
+pub fn writer<T, S>(
+    store: Arc<dyn Store>,
+    config: StoreConfig,
+    high_id: u64,
+    sink: S,
+) -> (WriterHandle<T>, Writer<T, S>)
 where
     T: Send + 'static,
     S: CommitSink<T>,
 {
     let (sender, queue) = mpsc::channel(config.queue);
     let health = Arc::new(StoreHealth::default());
-    let handle = WriterHandle { queue: sender, health: Arc::clone(&health) };
-    (handle, Writer { store, queue, sink, config, health, next_id: high_id + 1 })
+    let handle = WriterHandle {
+        queue: sender,
+        health: Arc::clone(&health),
+    };
+    (
+        handle,
+        Writer {
+            store,
+            queue,
+            sink,
+            config,
+            health,
+            next_id: high_id + 1,
+        },
+    )
 }
 
 impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
@@ -125,12 +143,18 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
             metrics::histogram!(metric::STORE_BATCH_ROWS).record(batch.len() as f64);
             self.commit(std::mem::take(&mut batch)).await;
             self.health.busy_since.store(0, Ordering::Relaxed);
-            metrics::histogram!(metric::STAGE_SECONDS, "stage" => "store").record(last_start.elapsed().as_secs_f64());
+            metrics::histogram!(metric::STAGE_SECONDS, "stage" => "store")
+                .record(last_start.elapsed().as_secs_f64());
         }
     }
 
     /// Fills `batch` with what waits; false once the queue is closed and empty.
-    async fn gather(&mut self, batch: &mut Vec<Entry<T>>, last_start: Instant, flush: &CancellationToken) -> bool {
+    async fn gather(
+        &mut self,
+        batch: &mut Vec<Entry<T>>,
+        last_start: Instant,
+        flush: &CancellationToken,
+    ) -> bool {
         let most = self.config.max_batch;
         let received = tokio::select! {
             biased;
@@ -211,7 +235,9 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
     async fn resolve(&mut self, batch: Vec<Entry<T>>) -> Vec<Entry<T>> {
         let spans = spans(&batch);
         let ids: Vec<i64> = spans.keys().copied().collect();
-        let Ok(found) = self.store.positions(&ids).await else { return batch };
+        let Ok(found) = self.store.positions(&ids).await else {
+            return batch;
+        };
         let found: HashMap<i64, u64> = found.into_iter().collect();
         let stands = |id: i64| found.get(&id).copied().unwrap_or(0);
         if ids.iter().all(|id| stands(*id) == spans[id].1) {
@@ -224,7 +250,10 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
             stands(id) == spans[&id].0
         });
         if !stopped.is_empty() {
-            tracing::error!(rows = stopped.len(), "streams stand elsewhere than this server left them; another writer?");
+            tracing::error!(
+                rows = stopped.len(),
+                "streams stand elsewhere than this server left them; another writer?"
+            );
             metrics::counter!(metric::STREAMS_STOPPED).increment(1);
             self.sink.stopped(stopped);
         }
@@ -247,7 +276,9 @@ fn is_poison(error: &StoreError) -> bool {
 fn spans<T>(batch: &[Entry<T>]) -> HashMap<i64, (u64, u64)> {
     let mut spans = HashMap::new();
     for Entry { row, .. } in batch {
-        let span = spans.entry(row.stream.id).or_insert((row.after.pos - 1, row.after.pos));
+        let span = spans
+            .entry(row.stream.id)
+            .or_insert((row.after.pos - 1, row.after.pos));
         span.1 = row.after.pos;
     }
     spans

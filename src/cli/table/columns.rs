@@ -4,9 +4,27 @@ use super::time;
 use std::fmt;
 
 /// Names of columns that hold the time, in plain form.
-const TIME_NAMES: [&str; 9] = ["datetime", "timestamp", "ts", "time", "date", "unixtime", "epochms", "tsms", "timestampms"];
+const TIME_NAMES: [&str; 9] = [
+    "datetime",
+    "timestamp",
+    "ts",
+    "time",
+    "date",
+    "unixtime",
+    "epochms",
+    "tsms",
+    "timestampms",
+];
 /// Names of columns that hold the truth, in plain form.
-const LABEL_NAMES: [&str; 7] = ["anomaly", "changepoint", "label", "labels", "target", "class", "isanomaly"];
+const LABEL_NAMES: [&str; 7] = [
+    "anomaly",
+    "changepoint",
+    "label",
+    "labels",
+    "target",
+    "class",
+    "isanomaly",
+];
 
 /// The header, with the time column found.
 #[derive(Debug)]
@@ -41,7 +59,11 @@ pub struct MappingError {
 }
 
 fn list(names: &[String]) -> String {
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 /// A name as it is compared: letters and digits in lower case.
@@ -59,8 +81,13 @@ impl Columns {
         if names.iter().all(String::is_empty) {
             return Err("the first line names no columns".to_owned());
         }
-        if names.iter().any(|name| name.parse::<f64>().is_ok() || time::is_iso(name)) {
-            return Err("the first line holds values where the columns' names are expected".to_owned());
+        if names
+            .iter()
+            .any(|name| name.parse::<f64>().is_ok() || time::is_iso(name))
+        {
+            return Err(
+                "the first line holds values where the columns' names are expected".to_owned(),
+            );
         }
         let named = |name: &String| TIME_NAMES.contains(&plain(name).as_str());
         let by_name = names.iter().position(named);
@@ -73,25 +100,39 @@ impl Columns {
     pub fn map(&self, features: &[String]) -> Result<Mapping, MappingError> {
         let mut left = self.values_columns(features);
         if features.is_empty() {
-            return Ok(self.mapping(left.iter().map(|&c| (c, self.names[c].clone())).collect(), &[]));
+            return Ok(self.mapping(
+                left.iter().map(|&c| (c, self.names[c].clone())).collect(),
+                &[],
+            ));
         }
-        let mut given: Vec<Option<usize>> = features.iter().map(|feature| self.take_named(feature, &mut left)).collect();
-        let open: Vec<usize> = (0..features.len()).filter(|&f| given[f].is_none()).collect();
+        let mut given: Vec<Option<usize>> = features
+            .iter()
+            .map(|feature| self.take_named(feature, &mut left))
+            .collect();
+        let open: Vec<usize> = (0..features.len())
+            .filter(|&f| given[f].is_none())
+            .collect();
         if open.len() != left.len() && !open.is_empty() {
             return Err(MappingError {
                 features: open.iter().map(|&f| features[f].clone()).collect(),
                 left: left.iter().map(|&c| self.names[c].clone()).collect(),
             });
         }
-        open.iter().zip(&left).for_each(|(&feature, &column)| given[feature] = Some(column));
-        let pairs = given.into_iter().zip(features).filter_map(|(c, f)| Some((c?, f.clone())));
+        open.iter()
+            .zip(&left)
+            .for_each(|(&feature, &column)| given[feature] = Some(column));
+        let pairs = given
+            .into_iter()
+            .zip(features)
+            .filter_map(|(c, f)| Some((c?, f.clone())));
         Ok(self.mapping(pairs.collect(), &open))
     }
 
     /// Columns that may hold a feature: all but the time and labels, unless a feature has a label's name.
     fn values_columns(&self, features: &[String]) -> Vec<usize> {
         let wanted: Vec<String> = features.iter().map(|feature| plain(feature)).collect();
-        let is_label = |name: &str| LABEL_NAMES.contains(&name) && !wanted.iter().any(|w| w == name);
+        let is_label =
+            |name: &str| LABEL_NAMES.contains(&name) && !wanted.iter().any(|w| w == name);
         (0..self.names.len())
             .filter(|&column| Some(column) != self.time && !is_label(&plain(&self.names[column])))
             .collect()
@@ -99,14 +140,21 @@ impl Columns {
 
     fn take_named(&self, feature: &str, left: &mut Vec<usize>) -> Option<usize> {
         let wanted = plain(feature);
-        let place = left.iter().position(|&column| plain(&self.names[column]) == wanted)?;
+        let place = left
+            .iter()
+            .position(|&column| plain(&self.names[column]) == wanted)?;
         Some(left.remove(place))
     }
 
     fn mapping(&self, pairs: Vec<(usize, String)>, by_order: &[usize]) -> Mapping {
-        let used = |column: usize| Some(column) == self.time || pairs.iter().any(|(c, _)| *c == column);
-        let ignored = (0..self.names.len()).filter(|&c| !used(c)).map(|c| self.names[c].clone());
-        let ordered = by_order.iter().map(|&f| (self.names[pairs[f].0].clone(), pairs[f].1.clone()));
+        let used =
+            |column: usize| Some(column) == self.time || pairs.iter().any(|(c, _)| *c == column);
+        let ignored = (0..self.names.len())
+            .filter(|&c| !used(c))
+            .map(|c| self.names[c].clone());
+        let ordered = by_order
+            .iter()
+            .map(|&f| (self.names[pairs[f].0].clone(), pairs[f].1.clone()));
         Mapping {
             ignored: ignored.collect(),
             by_order: ordered.collect(),

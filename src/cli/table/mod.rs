@@ -112,8 +112,15 @@ impl Draft {
             reason,
         };
         let mut rows = reader(&text, separator);
-        let names = rows.headers().map_err(|error| form(error.to_string()))?.clone();
-        let first = rows.records().next().and_then(Result::ok).unwrap_or_default();
+        let names = rows
+            .headers()
+            .map_err(|error| form(error.to_string()))?
+            .clone();
+        let first = rows
+            .records()
+            .next()
+            .and_then(Result::ok)
+            .unwrap_or_default();
         let columns = Columns::new(&names, &first).map_err(form)?;
         Ok(Self {
             path: path.to_owned(),
@@ -129,10 +136,13 @@ impl Draft {
     /// The first thing that does not fit, with its place; nothing of the file is used then.
     pub fn read(self, features: &[String]) -> Result<Table, TableError> {
         let file = self.path.display().to_string();
-        let mapping = self.columns.map(features).map_err(|error| TableError::Mapping {
-            file: file.clone(),
-            error,
-        })?;
+        let mapping = self
+            .columns
+            .map(features)
+            .map_err(|error| TableError::Mapping {
+                file: file.clone(),
+                error,
+            })?;
         let mut table = Table {
             ts: Vec::new(),
             values: Vec::new(),
@@ -150,7 +160,12 @@ impl Draft {
         Ok(table)
     }
 
-    fn read_row(&self, file: &str, row: &csv::StringRecord, table: &mut Table) -> Result<(), TableError> {
+    fn read_row(
+        &self,
+        file: &str,
+        row: &csv::StringRecord,
+        table: &mut Table,
+    ) -> Result<(), TableError> {
         let line = row.position().map_or(0, csv::Position::line);
         let cell_error = |column: usize, reason: String| TableError::Cell {
             file: file.to_owned(),
@@ -226,12 +241,19 @@ fn separator_of(header: &str) -> u8 {
         }
     }
     let most = counts.iter().copied().max().unwrap_or_default();
-    let best = counts.iter().position(|count| *count == most).unwrap_or_default();
+    let best = counts
+        .iter()
+        .position(|count| *count == most)
+        .unwrap_or_default();
     SEPARATORS[best]
 }
 
 fn parse_value(cell: &str) -> Result<f32, String> {
-    if cell.is_empty() || MISSING_WORDS.iter().any(|word| cell.eq_ignore_ascii_case(word)) {
+    if cell.is_empty()
+        || MISSING_WORDS
+            .iter()
+            .any(|word| cell.eq_ignore_ascii_case(word))
+    {
         return Ok(MISSING);
     }
     match cell.parse::<f32>() {
@@ -244,7 +266,9 @@ fn parse_value(cell: &str) -> Result<f32, String> {
 fn row_error(file: &str, error: &csv::Error) -> TableError {
     let line = error.position().map_or(0, csv::Position::line);
     let reason = match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => {
             format!("{len} cells where the header has {expected_len}")
         }
         _ => error.to_string(),

@@ -11,7 +11,10 @@ fn features(names: &[&str]) -> Vec<String> {
 }
 
 fn pump() -> Vec<String> {
-    let mut names: Vec<String> = tidegate_models::rig::SENSORS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let mut names: Vec<String> = tidegate_models::rig::SENSORS
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
     names.truncate(8);
     names
 }
@@ -27,8 +30,13 @@ fn a_pump_file_is_read_as_it_is() {
     assert_eq!(table.mapping.ignored, ["anomaly", "changepoint"]);
     assert_eq!(table.ts(1), Some(1_583_748_874_000));
     let reading = table.reading(1).unwrap();
-    assert_eq!((reading.seq, reading.ts), (Some(1), Some(1_583_748_874_000)));
-    let Values::Ordered(values) = reading.values else { panic!() };
+    assert_eq!(
+        (reading.seq, reading.ts),
+        (Some(1), Some(1_583_748_874_000))
+    );
+    let Values::Ordered(values) = reading.values else {
+        panic!()
+    };
     assert_eq!(values[0], 0.03);
     assert_eq!(values[1].to_bits(), tidegate_protocol::MISSING_BITS);
     assert_eq!(values[7], 32.0);
@@ -38,30 +46,57 @@ fn a_pump_file_is_read_as_it_is() {
 #[test]
 fn names_are_compared_without_case_spaces_and_underscores() {
     let text = "ts,volume flow RATE,Accelerometer-1 rms\n1,5,6\n";
-    let table = read(text, &features(&["accelerometer_1_rms", "volume_flow_rate"])).unwrap();
-    assert_eq!(table.reading(0).unwrap().values, Values::Ordered(vec![6.0, 5.0]));
+    let table = read(
+        text,
+        &features(&["accelerometer_1_rms", "volume_flow_rate"]),
+    )
+    .unwrap();
+    assert_eq!(
+        table.reading(0).unwrap().values,
+        Values::Ordered(vec![6.0, 5.0])
+    );
     assert!(table.mapping.by_order.is_empty());
 }
 
 #[test]
 fn columns_without_a_fitting_name_are_taken_by_order_where_the_number_fits() {
     let table = read("a,b,label\n1,2,x\n", &features(&["left", "right"])).unwrap();
-    assert_eq!(table.reading(0).unwrap().values, Values::Ordered(vec![1.0, 2.0]));
+    assert_eq!(
+        table.reading(0).unwrap().values,
+        Values::Ordered(vec![1.0, 2.0])
+    );
     assert_eq!(table.mapping.by_order.len(), 2);
-    assert!(table.mapping.to_string().contains("\"a\" taken as left by order"));
+    assert!(
+        table
+            .mapping
+            .to_string()
+            .contains("\"a\" taken as left by order")
+    );
 }
 
 #[test]
 fn columns_left_over_are_ignored_and_said() {
-    let table = read("left,note,right\n1,hello,2\n", &features(&["left", "right"])).unwrap();
-    assert_eq!(table.reading(0).unwrap().values, Values::Ordered(vec![1.0, 2.0]));
+    let table = read(
+        "left,note,right\n1,hello,2\n",
+        &features(&["left", "right"]),
+    )
+    .unwrap();
+    assert_eq!(
+        table.reading(0).unwrap().values,
+        Values::Ordered(vec![1.0, 2.0])
+    );
     assert!(table.mapping.to_string().ends_with("ignored: note"));
 }
 
 #[test]
 fn a_feature_without_a_column_is_named() {
-    let error = read("left,b,c\n1,2,3\n", &features(&["left", "right"])).unwrap_err().to_string();
-    assert_eq!(error, "f.csv: no column for right; columns that fit no feature: b, c");
+    let error = read("left,b,c\n1,2,3\n", &features(&["left", "right"]))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "f.csv: no column for right; columns that fit no feature: b, c"
+    );
 }
 
 #[test]
@@ -85,7 +120,11 @@ fn separators_are_found_outside_of_quotes() {
 
 #[test]
 fn a_time_column_is_found_by_name_or_by_form() {
-    for text in ["Time Stamp,a\n1583748873,1\n", "when,a\n2020-03-09T10:14:33Z,1\n", "a,date-time\n1,1583748873000\n"] {
+    for text in [
+        "Time Stamp,a\n1583748873,1\n",
+        "when,a\n2020-03-09T10:14:33Z,1\n",
+        "a,date-time\n1,1583748873000\n",
+    ] {
         let table = read(text, &features(&["a"])).unwrap();
         assert_eq!(table.ts(0), Some(1_583_748_873_000), "{text}");
     }
@@ -95,10 +134,22 @@ fn a_time_column_is_found_by_name_or_by_form() {
 #[test]
 fn a_malformed_row_names_file_line_and_column() {
     for (text, expected) in [
-        ("a,b\n1,2\n3,x\n", "f.csv, line 3, column \"b\": \"x\" is no number"),
-        ("a,b\n1,1e99\n", "f.csv, line 2, column \"b\": \"1e99\" is beyond a 32-bit float"),
-        ("a,b\n1,2\n3\n", "f.csv, line 3: 1 cells where the header has 2"),
-        ("ts,a,b\nsoon,1,2\n", "f.csv, line 2, column \"ts\": \"soon\" is no time"),
+        (
+            "a,b\n1,2\n3,x\n",
+            "f.csv, line 3, column \"b\": \"x\" is no number",
+        ),
+        (
+            "a,b\n1,1e99\n",
+            "f.csv, line 2, column \"b\": \"1e99\" is beyond a 32-bit float",
+        ),
+        (
+            "a,b\n1,2\n3\n",
+            "f.csv, line 3: 1 cells where the header has 2",
+        ),
+        (
+            "ts,a,b\nsoon,1,2\n",
+            "f.csv, line 2, column \"ts\": \"soon\" is no time",
+        ),
     ] {
         let error = read(text, &features(&["a", "b"])).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
@@ -119,6 +170,10 @@ fn a_file_without_header_or_rows_is_refused() {
 
 #[test]
 fn a_byte_order_mark_and_blank_lines_do_no_harm() {
-    let table = read("\u{feff}a,b\r\n1,2\r\n\r\n3,NaN\r\n", &features(&["a", "b"])).unwrap();
+    let table = read(
+        "\u{feff}a,b\r\n1,2\r\n\r\n3,NaN\r\n",
+        &features(&["a", "b"]),
+    )
+    .unwrap();
     assert_eq!(table.len(), 2);
 }

@@ -17,9 +17,11 @@ const LATEST_MS: f64 = 253_402_300_799_999.0;
 /// What was found instead of a time.
 pub fn parse(cell: &str) -> Result<i64, String> {
     if let Ok(number) = cell.parse::<f64>() {
-        return parse_unix(number).ok_or_else(|| format!("{cell:?} is no Unix time in seconds or milliseconds"));
+        return parse_unix(number)
+            .ok_or_else(|| format!("{cell:?} is no Unix time in seconds or milliseconds"));
     }
-    parse_iso(cell).ok_or_else(|| format!("{cell:?} is no time (ISO 8601 or Unix seconds or milliseconds)"))
+    parse_iso(cell)
+        .ok_or_else(|| format!("{cell:?} is no time (ISO 8601 or Unix seconds or milliseconds)"))
 }
 
 /// Whether a cell is a time by its form alone, which a bare number is not.
@@ -28,7 +30,11 @@ pub fn is_iso(cell: &str) -> bool {
 }
 
 fn parse_unix(number: f64) -> Option<i64> {
-    let ms = if number.abs() < SECONDS_BELOW { number * 1_000.0 } else { number };
+    let ms = if number.abs() < SECONDS_BELOW {
+        number * 1_000.0
+    } else {
+        number
+    };
     (ms.is_finite() && ms.abs() <= LATEST_MS).then_some(ms.round() as i64)
 }
 

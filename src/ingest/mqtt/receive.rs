@@ -52,7 +52,12 @@ fn filter(door: &Door) -> String {
 }
 
 /// Polls the broker until the server has stopped and everything taken is acknowledged.
-async fn poll(door: Arc<Door>, client: AsyncClient, mut event_loop: EventLoop, sender: mpsc::Sender<Received>) {
+async fn poll(
+    door: Arc<Door>,
+    client: AsyncClient,
+    mut event_loop: EventLoop,
+    sender: mpsc::Sender<Received>,
+) {
     let receiving: fn(&super::MqttStatus) -> &AtomicBool = |status| &status.receiving;
     let mut wait = RETRY.0;
     loop {
@@ -87,9 +92,16 @@ async fn poll(door: Arc<Door>, client: AsyncClient, mut event_loop: EventLoop, s
 
 /// Subscribes again: the broker may have lost the session.
 fn connected(door: &Door, client: &AsyncClient, connack: &ConnAck) {
-    let session = if connack.session_present { "kept" } else { "new" };
+    let session = if connack.session_present {
+        "kept"
+    } else {
+        "new"
+    };
     tracing::info!(host = %door.config.host, port = door.config.port, session, "broker connected");
-    let announced = connack.properties.as_ref().and_then(|properties| properties.receive_max);
+    let announced = connack
+        .properties
+        .as_ref()
+        .and_then(|properties| properties.receive_max);
     if let Some(most) = announced.filter(|most| *most < LOW_RECEIVE_MAXIMUM) {
         tracing::warn!(
             receive_maximum = most,
@@ -107,7 +119,13 @@ fn hand_over(door: &Door, publish: Publish, sender: &mpsc::Sender<Received>) {
         return;
     }
     let generation = door.window.lock().generation();
-    if sender.try_send(Received { publish, generation }).is_err() {
+    if sender
+        .try_send(Received {
+            publish,
+            generation,
+        })
+        .is_err()
+    {
         metrics::counter!(metric::MQTT_DROPPED, "what" => "reading").increment(1);
         tracing::warn!("a publish found the queue full: it stays unacknowledged");
     }
@@ -121,13 +139,22 @@ struct Streams {
 
 /// Brings publishes to the pipeline, one after the other.
 async fn take(door: Arc<Door>, client: AsyncClient, mut receiver: mpsc::Receiver<Received>) {
-    let mut streams = Streams { door: Arc::clone(&door), links: HashMap::new() };
+    let mut streams = Streams {
+        door: Arc::clone(&door),
+        links: HashMap::new(),
+    };
     loop {
         let received = tokio::select! {
             received = receiver.recv() => received,
             () = door.stop.cancelled() => return,
         };
-        let Some(Received { publish, generation }) = received else { return };
+        let Some(Received {
+            publish,
+            generation,
+        }) = received
+        else {
+            return;
+        };
         metrics::gauge!(metric::MQTT_INFLIGHT).set(door.window.lock().len() as f64);
         let number = door.window.lock().push(publish.clone(), generation);
         if !streams.take(&publish, number).await {
@@ -141,12 +168,19 @@ impl Streams {
     /// Takes one publish; false when the server is stopping.
     async fn take(&mut self, publish: &Publish, number: u64) -> bool {
         let name = String::from_utf8_lossy(&publish.topic).into_owned();
-        let Some((endpoint, device)) = topic::parse_readings(&name).filter(|_| !publish.retain) else {
+        let Some((endpoint, device)) = topic::parse_readings(&name).filter(|_| !publish.retain)
+        else {
             tracing::debug!(topic = name, retained = publish.retain, "publish ignored");
             self.door.window.lock().done(number);
             return true;
         };
-        let Some(served) = self.door.pipeline.engine.endpoint(endpoint.as_str()).cloned() else {
+        let Some(served) = self
+            .door
+            .pipeline
+            .engine
+            .endpoint(endpoint.as_str())
+            .cloned()
+        else {
             self.refuse(&endpoint, &device, number);
             return true;
         };
@@ -160,7 +194,12 @@ impl Streams {
         self.take_all(&key, &served, &mut arrivals).await
     }
 
-    async fn take_all(&mut self, key: &StreamKey, served: &Arc<ServedEndpoint>, arrivals: &mut VecDeque<Arrival>) -> bool {
+    async fn take_all(
+        &mut self,
+        key: &StreamKey,
+        served: &Arc<ServedEndpoint>,
+        arrivals: &mut VecDeque<Arrival>,
+    ) -> bool {
         let mut replies = Vec::new();
         while !arrivals.is_empty() {
             if self.door.stop.is_cancelled() {
@@ -170,7 +209,9 @@ impl Streams {
                 tokio::time::sleep(RETRY_TAKE).await;
                 continue;
             }
-            let Some((_, link)) = self.links.get_mut(key) else { continue };
+            let Some((_, link)) = self.links.get_mut(key) else {
+                continue;
+            };
             // A stream that another door moved on: readings without an epoch follow it.
             link.epoch = link.epoch.max(link.session.lock().marks.epoch);
             let taken = self.door.pipeline.take(link, arrivals, &mut replies).await;
@@ -180,7 +221,9 @@ impl Streams {
                 Ok(()) => {}
                 Err(TakeError::Stopping) => return false,
                 Err(TakeError::Retired | TakeError::TakenOver) => drop(self.links.remove(key)),
-                Err(TakeError::Overloaded | TakeError::Store(_)) => tokio::time::sleep(RETRY_TAKE).await,
+                Err(TakeError::Overloaded | TakeError::Store(_)) => {
+                    tokio::time::sleep(RETRY_TAKE).await;
+                }
             }
         }
         true
@@ -195,7 +238,12 @@ impl Streams {
             Ok(session) => {
                 let outbox = Outbox::for_shared(key.clone(), self.door.ready.clone());
                 let epoch = session.lock().marks.epoch;
-                let link = Link { session, outbox, generation: None, epoch };
+                let link = Link {
+                    session,
+                    outbox,
+                    generation: None,
+                    epoch,
+                };
                 self.door.pipeline.hub.device_online(key);
                 self.links.insert(key.clone(), (Arc::clone(served), link));
                 true
@@ -209,10 +257,17 @@ impl Streams {
 
     /// A reading for an endpoint that is not there belongs to no stream: said and acknowledged.
     fn refuse(&self, endpoint: &EndpointName, device: &DeviceId, number: u64) {
-        let key = StreamKey { endpoint: endpoint.clone(), device: device.clone() };
+        let key = StreamKey {
+            endpoint: endpoint.clone(),
+            device: device.clone(),
+        };
         let outbox = Outbox::for_shared(key, self.door.ready.clone());
         let message = format!("no endpoint {endpoint:?}");
-        outbox.say(ServerMessage::Error(ServerError { code: ErrorCode::UnknownEndpoint, message, retry_after_ms: None }));
+        outbox.say(ServerMessage::Error(ServerError {
+            code: ErrorCode::UnknownEndpoint,
+            message,
+            retry_after_ms: None,
+        }));
         outbox.receipt(number);
     }
 }
@@ -221,13 +276,37 @@ impl Streams {
 fn decode(served: &ServedEndpoint, publish: &Publish) -> VecDeque<Arrival> {
     let none = PublishProperties::default();
     let properties = publish.properties.as_ref().unwrap_or(&none);
-    let codec = properties.content_type.as_deref().and_then(Codec::from_content_type).unwrap_or_default();
+    let codec = properties
+        .content_type
+        .as_deref()
+        .and_then(Codec::from_content_type)
+        .unwrap_or_default();
     let mut arrivals = VecDeque::new();
-    ingest::arrivals(served, codec, &publish.payload, Instant::now(), &mut arrivals);
-    let property = |name: &str| properties.user_properties.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-    let number = |name: &str| property(name)?.parse::<u64>().ok().filter(|n| *n <= tidegate_protocol::MAX_NUMBER);
+    ingest::arrivals(
+        served,
+        codec,
+        &publish.payload,
+        Instant::now(),
+        &mut arrivals,
+    );
+    let property = |name: &str| {
+        properties
+            .user_properties
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value)
+    };
+    let number = |name: &str| {
+        property(name)?
+            .parse::<u64>()
+            .ok()
+            .filter(|n| *n <= tidegate_protocol::MAX_NUMBER)
+    };
     let ts = property("ts").and_then(|ts| ts.parse::<i64>().ok());
-    let numbers = Numbers { epoch: number("epoch"), seq: number("seq") };
+    let numbers = Numbers {
+        epoch: number("epoch"),
+        seq: number("seq"),
+    };
     // Numbers in properties name one reading.
     let single = arrivals.len() == 1;
     for arrival in &mut arrivals {

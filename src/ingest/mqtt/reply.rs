@@ -19,7 +19,11 @@ use tokio_util::task::TaskTracker;
 /// an answer sends again.
 const PUBLISH_WAIT: Duration = Duration::from_secs(10);
 
-pub(super) fn spawn(door: &Arc<Door>, outboxes: mpsc::UnboundedReceiver<Arc<Outbox>>, tracker: &TaskTracker) {
+pub(super) fn spawn(
+    door: &Arc<Door>,
+    outboxes: mpsc::UnboundedReceiver<Arc<Outbox>>,
+    tracker: &TaskTracker,
+) {
     let (client, event_loop) = connect(door);
     let client = Arc::new(Mutex::new(client));
     tracker.spawn(poll(Arc::clone(door), Arc::clone(&client), event_loop));
@@ -28,7 +32,9 @@ pub(super) fn spawn(door: &Arc<Door>, outboxes: mpsc::UnboundedReceiver<Arc<Outb
 
 fn connect(door: &Door) -> (AsyncClient, EventLoop) {
     let mut wanted = options(&door.config, "out");
-    wanted.set_clean_start(true).set_last_will(last_will(&door.config));
+    wanted
+        .set_clean_start(true)
+        .set_last_will(last_will(&door.config));
     AsyncClient::new(wanted, door.config.outbox)
 }
 
@@ -42,7 +48,9 @@ async fn poll(door: Arc<Door>, client: SharedClient, mut event_loop: EventLoop) 
                 door.status.set(replying, true);
                 let status = topic::node_status(&door.config.node);
                 let client = client.lock().clone();
-                if let Err(error) = client.try_publish(status, QoS::AtLeastOnce, true, status_message("online")) {
+                if let Err(error) =
+                    client.try_publish(status, QoS::AtLeastOnce, true, status_message("online"))
+                {
                     tracing::warn!(%error, "the status did not fit the client's queue");
                 }
             }
@@ -64,7 +72,11 @@ async fn poll(door: Arc<Door>, client: SharedClient, mut event_loop: EventLoop) 
 }
 
 /// Says what the outboxes hold until the server has stopped and nothing more is to be said.
-async fn say_all(door: Arc<Door>, client: SharedClient, mut outboxes: mpsc::UnboundedReceiver<Arc<Outbox>>) {
+async fn say_all(
+    door: Arc<Door>,
+    client: SharedClient,
+    mut outboxes: mpsc::UnboundedReceiver<Arc<Outbox>>,
+) {
     let mut drained = Drained::default();
     loop {
         metrics::gauge!(metric::MQTT_OUTBOX).set(outboxes.len() as f64);
@@ -84,7 +96,10 @@ async fn say_all(door: Arc<Door>, client: SharedClient, mut outboxes: mpsc::Unbo
             say(&client, key, &message).await;
         }
         let mut window = door.window.lock();
-        drained.receipts.drain(..).for_each(|number| window.done(number));
+        drained
+            .receipts
+            .drain(..)
+            .for_each(|number| window.done(number));
     }
     goodbye(&door, &client).await;
 }
@@ -111,8 +126,10 @@ async fn say(client: &SharedClient, key: &StreamKey, message: &ServerMessage) {
 }
 
 async fn publish(client: &SharedClient, topic: String, message: &ServerMessage) {
-    let properties =
-        PublishProperties { content_type: Some(Codec::Json.content_type().to_owned()), ..PublishProperties::default() };
+    let properties = PublishProperties {
+        content_type: Some(Codec::Json.content_type().to_owned()),
+        ..PublishProperties::default()
+    };
     let client = client.lock().clone();
     let bytes = message.to_bytes(Codec::Json);
     let sent = client.publish_with_properties(topic, QoS::AtLeastOnce, false, bytes, properties);
@@ -125,7 +142,9 @@ async fn goodbye(door: &Door, client: &SharedClient) {
     let client = client.lock().clone();
     let status = topic::node_status(&door.config.node);
     let farewell = async {
-        client.publish(status, QoS::AtLeastOnce, true, status_message("offline")).await?;
+        client
+            .publish(status, QoS::AtLeastOnce, true, status_message("offline"))
+            .await?;
         client.disconnect().await
     };
     // A broker that is gone learns it from the will.

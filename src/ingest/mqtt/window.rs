@@ -22,7 +22,11 @@ struct Waiting<P> {
 
 impl<P> Default for AckWindow<P> {
     fn default() -> Self {
-        Self { generation: 0, first: 0, waiting: VecDeque::new() }
+        Self {
+            generation: 0,
+            first: 0,
+            waiting: VecDeque::new(),
+        }
     }
 }
 
@@ -39,13 +43,19 @@ impl<P> AckWindow<P> {
 
     /// Adds a publish that came over connection `generation`; its number names it later.
     pub fn push(&mut self, publish: P, generation: u64) -> u64 {
-        self.waiting.push_back(Waiting { publish, generation, done: false });
+        self.waiting.push_back(Waiting {
+            publish,
+            generation,
+            done: false,
+        });
         self.first + self.waiting.len() as u64 - 1
     }
 
     /// Everything of publish `number` is committed.
     pub fn done(&mut self, number: u64) {
-        let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        let place = number
+            .checked_sub(self.first)
+            .and_then(|place| usize::try_from(place).ok());
         if let Some(waiting) = place.and_then(|place| self.waiting.get_mut(place)) {
             waiting.done = true;
         }

@@ -45,7 +45,12 @@ pub static SAMPLES: Bulk = Bulk::new(
 
 impl Bulk {
     const fn new(head: &'static str, columns: usize, tail: &'static str) -> Self {
-        Self { head, columns, tail, texts: [const { OnceLock::new() }; SIZES.len()] }
+        Self {
+            head,
+            columns,
+            tail,
+            texts: [const { OnceLock::new() }; SIZES.len()],
+        }
     }
 
     /// Runs the statement for all rows; `bind` binds one row's columns. Returns the rows affected.
@@ -62,7 +67,7 @@ impl Bulk {
                 let (chunk, after) = rest.split_at(size);
                 rest = after;
                 let query = sqlx::query(AssertSqlSafe(Arc::clone(self.text(slot))));
-                let query = chunk.iter().fold(query, |query, row| bind(query, row));
+                let query = chunk.iter().fold(query, &bind);
                 affected += query.execute(&mut *connection).await?.rows_affected();
             }
         }

@@ -2,7 +2,8 @@
 
 use super::numbering_of;
 use crate::store::{
-    DeviceRow, Known, LoggedReading, Result, SampleQuery, StoreError, StoredSample, StoredSnapshot, StoredStream,
+    DeviceRow, Known, LoggedReading, Result, SampleQuery, StoreError, StoredSample, StoredSnapshot,
+    StoredStream,
 };
 use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_bytes};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
@@ -51,11 +52,13 @@ pub async fn load_stream(pool: &SqlitePool, key: &StreamKey) -> Result<Option<St
         numbering: numbering_of(row.get(4)),
         last_ts: row.get(5),
     };
-    let gaps = sqlx::query("SELECT from_seq, to_seq FROM gaps WHERE stream_id = ? AND epoch = ? ORDER BY from_seq")
-        .bind(id)
-        .bind(marks.epoch.cast_signed())
-        .fetch_all(&mut *connection)
-        .await?;
+    let gaps = sqlx::query(
+        "SELECT from_seq, to_seq FROM gaps WHERE stream_id = ? AND epoch = ? ORDER BY from_seq",
+    )
+    .bind(id)
+    .bind(marks.epoch.cast_signed())
+    .fetch_all(&mut *connection)
+    .await?;
     let snapshot = sqlx::query(
         "SELECT pos, version_id, layout, numerics_rev, last_ts, state FROM snapshots \
          WHERE stream_id = ? ORDER BY pos DESC LIMIT 1",
@@ -64,9 +67,15 @@ pub async fn load_stream(pool: &SqlitePool, key: &StreamKey) -> Result<Option<St
     .fetch_optional(&mut *connection)
     .await?;
     Ok(Some(StoredStream {
-        stream: StreamRef { id, key: key.clone() },
+        stream: StreamRef {
+            id,
+            key: key.clone(),
+        },
         marks,
-        gaps: gaps.iter().map(|row| (number(row, 0), number(row, 1))).collect(),
+        gaps: gaps
+            .iter()
+            .map(|row| (number(row, 0), number(row, 1)))
+            .collect(),
         snapshot: snapshot.as_ref().map(stored_snapshot),
         last_seen: row.get(6),
     }))
@@ -84,7 +93,12 @@ fn stored_snapshot(row: &SqliteRow) -> StoredSnapshot {
 }
 
 /// Readings of a stream behind a position. Commit order is position order, so the row id finds the place.
-pub async fn log_after(pool: &SqlitePool, stream: i64, pos: u64, limit: u32) -> Result<Vec<LoggedReading>> {
+pub async fn log_after(
+    pool: &SqlitePool,
+    stream: i64,
+    pos: u64,
+    limit: u32,
+) -> Result<Vec<LoggedReading>> {
     let rows = sqlx::query(
         "SELECT pos, ts, \"values\", output FROM samples WHERE stream_id = ? AND pos > ? ORDER BY id LIMIT ?",
     )
@@ -95,7 +109,8 @@ pub async fn log_after(pool: &SqlitePool, stream: i64, pos: u64, limit: u32) -> 
     .await?;
     rows.iter()
         .map(|row| {
-            let output = decode_output(row.get(3)).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            let output = decode_output(row.get(3))
+                .map_err(|error| StoreError::Corrupt(error.to_string()))?;
             Ok(LoggedReading {
                 pos: number(row, 0),
                 ts: row.get(1),
@@ -125,7 +140,10 @@ pub async fn find(pool: &SqlitePool, stream: i64, epoch: u64, seq: u64) -> Resul
     .await?;
     Ok(row.map(|row| {
         let code: &str = row.get(0);
-        let code = NackCode::ALL.iter().find(|known| known.as_str() == code).copied();
+        let code = NackCode::ALL
+            .iter()
+            .find(|known| known.as_str() == code)
+            .copied();
         Known::Refusal(RefusalRow {
             epoch,
             seq: Some(seq),
@@ -142,8 +160,13 @@ pub async fn samples(pool: &SqlitePool, wanted: &SampleQuery) -> Result<Vec<Stor
     let mut query = QueryBuilder::<Sqlite>::new(SAMPLE_COLUMNS);
     query.push("WHERE 1");
     if let (Some(endpoint), Some(device)) = (&wanted.endpoint, &wanted.device) {
-        query.push(" AND s.stream_id = (SELECT id FROM streams WHERE endpoint = ").push_bind(endpoint.clone());
-        query.push(" AND device = ").push_bind(device.clone()).push(")");
+        query
+            .push(" AND s.stream_id = (SELECT id FROM streams WHERE endpoint = ")
+            .push_bind(endpoint.clone());
+        query
+            .push(" AND device = ")
+            .push_bind(device.clone())
+            .push(")");
     } else if let Some(endpoint) = &wanted.endpoint {
         query.push(" AND t.endpoint = ").push_bind(endpoint.clone());
     } else if let Some(device) = &wanted.device {
@@ -159,14 +182,30 @@ pub async fn samples(pool: &SqlitePool, wanted: &SampleQuery) -> Result<Vec<Stor
         query.push(" AND s.ts < ").push_bind(to);
     }
     if let Some(cursor) = wanted.cursor {
-        query.push(if wanted.newest_first { " AND s.id < " } else { " AND s.id > " }).push_bind(cursor.cast_signed());
+        query
+            .push(if wanted.newest_first {
+                " AND s.id < "
+            } else {
+                " AND s.id > "
+            })
+            .push_bind(cursor.cast_signed());
     }
     if let Some(until) = wanted.until {
         query.push(" AND s.id <= ").push_bind(until.cast_signed());
     }
-    query.push(if wanted.newest_first { " ORDER BY s.id DESC LIMIT " } else { " ORDER BY s.id LIMIT " });
+    query.push(if wanted.newest_first {
+        " ORDER BY s.id DESC LIMIT "
+    } else {
+        " ORDER BY s.id LIMIT "
+    });
     query.push_bind(wanted.limit);
-    query.build().fetch_all(pool).await?.iter().map(stored_sample).collect()
+    query
+        .build()
+        .fetch_all(pool)
+        .await?
+        .iter()
+        .map(stored_sample)
+        .collect()
 }
 
 fn stored_sample(row: &SqliteRow) -> Result<StoredSample> {
@@ -179,7 +218,8 @@ fn stored_sample(row: &SqliteRow) -> Result<StoredSample> {
         ts: row.get(5),
         received_at: row.get(6),
         values: from_le_bytes(row.get(7)),
-        output: decode_output(row.get(8)).map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        output: decode_output(row.get(8))
+            .map_err(|error| StoreError::Corrupt(error.to_string()))?,
         model: row.get(9),
         version: row.get(10),
         latency_us: row.get(11),
@@ -194,21 +234,34 @@ pub async fn devices(
     cursor: Option<&StreamKey>,
     limit: u32,
 ) -> Result<Vec<DeviceRow>> {
-    let mut query =
-        QueryBuilder::<Sqlite>::new("SELECT id, endpoint, device, epoch, high_water, samples, last_seen FROM streams WHERE 1");
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "SELECT id, endpoint, device, epoch, high_water, samples, last_seen FROM streams WHERE 1",
+    );
     if let Some(endpoint) = endpoint {
-        query.push(" AND endpoint = ").push_bind(endpoint.to_owned());
+        query
+            .push(" AND endpoint = ")
+            .push_bind(endpoint.to_owned());
     }
     if let Some(after) = cursor {
-        query.push(" AND (endpoint, device) > (").push_bind(after.endpoint.to_string());
-        query.push(", ").push_bind(after.device.to_string()).push(")");
+        query
+            .push(" AND (endpoint, device) > (")
+            .push_bind(after.endpoint.to_string());
+        query
+            .push(", ")
+            .push_bind(after.device.to_string())
+            .push(")");
     }
-    query.push(" ORDER BY endpoint, device LIMIT ").push_bind(limit);
+    query
+        .push(" ORDER BY endpoint, device LIMIT ")
+        .push_bind(limit);
     let rows = query.build().fetch_all(pool).await?;
     let mut devices = Vec::with_capacity(rows.len());
     for row in &rows {
         let mut newest = QueryBuilder::<Sqlite>::new(SAMPLE_COLUMNS);
-        newest.push("WHERE s.stream_id = ").push_bind(row.get::<i64, _>(0)).push(" ORDER BY s.id DESC LIMIT 1");
+        newest
+            .push("WHERE s.stream_id = ")
+            .push_bind(row.get::<i64, _>(0))
+            .push(" ORDER BY s.id DESC LIMIT 1");
         let last = newest.build().fetch_optional(pool).await?;
         devices.push(DeviceRow {
             key: key(row, 1)?,
