@@ -149,7 +149,9 @@ fn build(parts: &Parts<'_>) -> Result<Arc<dyn Model>, LoadError> {
     match &parts.manifest.architecture {
         Architecture::Mewma(config) => {
             let chart = Mewma::new(config, parts.features, parts.manifest.calibration);
-            chart.map(|chart| Arc::new(chart) as Arc<dyn Model>).map_err(|mistake| at(&parts.file, mistake))
+            chart
+                .map(|chart| Arc::new(chart) as Arc<dyn Model>)
+                .map_err(|mistake| at(&parts.file, mistake))
         }
         Architecture::Autoencoder(config) => Ok(Arc::new(Autoencoder::new(
             config,
@@ -187,6 +189,7 @@ pub fn load_version(
     let model = build(&Parts {
         features: endpoint.features.len(),
         manifest: &manifest,
+        file,
         weights,
         weights_file,
     })?;

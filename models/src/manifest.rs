@@ -156,7 +156,9 @@ impl Architecture {
     fn parse(kind: &str, parameters: toml::Table) -> Result<Self, Mistake> {
         match kind {
             "mewma" => parameters_of(parameters, mewma::Config::check).map(Self::Mewma),
-            "autoencoder" => parameters_of(parameters, autoencoder::Config::check).map(Self::Autoencoder),
+            "autoencoder" => {
+                parameters_of(parameters, autoencoder::Config::check).map(Self::Autoencoder)
+            }
             other => Err(Mistake::new(
                 "architecture.kind",
                 format!("\"{other}\" is not an architecture of this build"),

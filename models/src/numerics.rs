@@ -1,1 +1,267 @@
-//! The only arithmetic a step may use.
+//! The only arithmetic a step may use: one order of operations, one implementation of each function.
+//!
+//! IEEE 754 fixes the bits of `+ - * /`, `sqrt` and the fused `mul_add`; nothing fixes those of a library's `exp`, nor the order
+//! of a vectorised sum. So sums here run along the inputs one by one and are vectorised across outputs only, and [`exp`],
+//! [`tanh`] and [`ln`] are ours. The slice kernels are compiled twice, portable and for AVX2 with FMA, from the same inlined
+//! code, and chosen at run time; the bits are the same. Changing any of it raises [`crate::NUMERICS_REV`].
+
+/// The layer `output[o] = bias[o] + sum over i of weights[i * outputs + o] * input[i]`, summed in the order of `i`.
+///
+/// `weights` holds one row of outputs an input (a candle `Linear` transposed). Wrong lengths panic.
+pub fn dense(weights: &[f32], bias: &[f32], input: &[f32], output: &mut [f32]) {
+    assert_eq!(bias.len(), output.len(), "dense: one bias an output");
+    assert_eq!(
+        weights.len(),
+        input.len() * output.len(),
+        "dense: weights are inputs x outputs"
+    );
+    dispatch(
+        #[inline(always)]
+        || dense_body(weights, bias, input, output),
+    );
+}
+
+/// [`dense`] as the portable build runs it; public so that tests can compare the bits.
+pub fn dense_portable(weights: &[f32], bias: &[f32], input: &[f32], output: &mut [f32]) {
+    dense_body(weights, bias, input, output);
+}
+
+/// [`tanh`] of every value, in place.
+pub fn tanh_all(values: &mut [f32]) {
+    dispatch(
+        #[inline(always)]
+        || values.iter_mut().for_each(|value| *value = tanh(*value)),
+    );
+}
+
+/// e to the `x`, within 2 units in the last place; 0 below -87.3 (no subnormals), infinity above 88.7, NaN for NaN.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const LOWEST: f32 = -87.3;
+    const HIGHEST: f32 = 88.7;
+    // Cody and Waite (1980): x = n ln 2 + r with ln 2 in two parts, so that r is exact to the last bit.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let inside = x.clamp(LOWEST, HIGHEST);
+    let n = (inside * std::f32::consts::LOG2_E).round_ties_even();
+    let r = (-n).mul_add(LN2_LOW, (-n).mul_add(LN2_HIGH, inside));
+    let mut p = 1.0 / 5040.0;
+    for coefficient in [
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ] {
+        p = r.mul_add(p, coefficient);
+    }
+    // 2^n in two factors: 2^128 alone is no f32.
+    let half = (n as i32) >> 1;
+    let value = p * power_of_two(half) * power_of_two(n as i32 - half);
+    match () {
+        () if x < LOWEST => 0.0,
+        () if x > HIGHEST => f32::INFINITY,
+        () => value,
+    }
+}
+
+/// The hyperbolic tangent, within 3 units in the last place.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    let size = x.abs();
+    if size < 0.5 {
+        // The odd Taylor series: 1 - 2 / (e^2x + 1) would cancel here.
+        let square = x * x;
+        let mut p = -929_569.0 / 638_512_875.0;
+        for coefficient in [
+            21_844.0 / 6_081_075.0,
+            -1382.0 / 155_925.0,
+            62.0 / 2835.0,
+            -17.0 / 315.0,
+            2.0 / 15.0,
+            -1.0 / 3.0,
+        ] {
+            p = square.mul_add(p, coefficient);
+        }
+        return (x * square).mul_add(p, x);
+    }
+    // Above 9.1 the nearest f32 is 1.
+    let value = 1.0 - 2.0 / (exp(2.0 * size.min(10.0)) + 1.0);
+    if x.is_nan() { x } else { value.copysign(x) }
+}
+
+/// The natural logarithm of a positive normal number, within 3 units in the last place or 1e-7 (near 1); negative infinity for 0
+/// and subnormals, NaN below, infinity for infinity.
+#[inline(always)]
+pub fn ln(x: f32) -> f32 {
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    if x.is_nan() || x < 0.0 {
+        return f32::NAN;
+    } else if x < f32::MIN_POSITIVE {
+        return f32::NEG_INFINITY;
+    } else if x == f32::INFINITY {
+        return x;
+    }
+    // x = 2^e m with m in sqrt(1/2)..sqrt(2): adding the offset carries into the exponent above sqrt(2).
+    let shifted = x.to_bits().wrapping_add(0x3f80_0000 - 0x3f35_04f3);
+    let e = (shifted >> 23) as i32 - 127;
+    let m = f32::from_bits((shifted & 0x007f_ffff) + 0x3f35_04f3);
+    let s = (m - 1.0) / (m + 1.0);
+    let square = s * s;
+    let mut p = 2.0 / 9.0;
+    for coefficient in [2.0 / 7.0, 2.0 / 5.0, 2.0 / 3.0] {
+        p = square.mul_add(p, coefficient);
+    }
+    let log_m = (s * square).mul_add(p, 2.0 * s);
+    (e as f32).mul_add(LN2_HIGH, (e as f32).mul_add(LN2_LOW, log_m))
+}
+
+/// 2 to the `n`, for `n` in -126..=127.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits(((n + 127) as u32) << 23)
+}
+
+/// Outputs kept in registers at once: four AVX2 vectors hide the latency of the fused multiply-add.
+const LANES: usize = 32;
+
+#[inline(always)]
+fn dense_body(weights: &[f32], bias: &[f32], input: &[f32], output: &mut [f32]) {
+    let outputs = output.len();
+    let whole = outputs - outputs % LANES;
+    for start in (0..whole).step_by(LANES) {
+        dense_lanes::<LANES>(weights, bias, input, output, start);
+    }
+    let eights = outputs - outputs % 8;
+    for start in (whole..eights).step_by(8) {
+        dense_lanes::<8>(weights, bias, input, output, start);
+    }
+    for start in eights..outputs {
+        dense_lanes::<1>(weights, bias, input, output, start);
+    }
+}
+
+#[inline(always)]
+fn dense_lanes<const N: usize>(
+    weights: &[f32],
+    bias: &[f32],
+    input: &[f32],
+    output: &mut [f32],
+    start: usize,
+) {
+    let mut sums = [0.0_f32; N];
+    sums.copy_from_slice(&bias[start..start + N]);
+    for (row, x) in weights.chunks_exact(output.len()).zip(input) {
+        for (sum, weight) in sums.iter_mut().zip(&row[start..start + N]) {
+            *sum = weight.mul_add(*x, *sum);
+        }
+    }
+    output[start..start + N].copy_from_slice(&sums);
+}
+
+/// Runs `work`, an always-inlined closure, in a copy compiled for AVX2 and FMA where the machine has both.
+#[inline(always)]
+fn dispatch(work: impl FnOnce()) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: both features were just seen on this machine.
+        unsafe { with_avx2(work) };
+        return;
+    }
+    work();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn with_avx2(work: impl FnOnce()) {
+    work();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The distance in units of the last place of the right answer.
+    fn ulps(got: f32, exact: f64) -> f64 {
+        let near = exact as f32;
+        let unit = f64::from(f32::from_bits(near.abs().to_bits() + 1)) - f64::from(near.abs());
+        (f64::from(got) - exact).abs() / unit
+    }
+
+    fn worst(low: f32, high: f32, ours: fn(f32) -> f32, exact: fn(f64) -> f64) -> f64 {
+        let point = |i: u32| low + (high - low) * (i as f32 / 1e6);
+        (0..=1_000_000)
+            .map(point)
+            .map(|x| ulps(ours(x), exact(f64::from(x))))
+            .fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        assert!(worst(-87.0, 88.5, exp, f64::exp) <= 2.0);
+        assert!(worst(-1.0, 1.0, exp, f64::exp) <= 2.0);
+        assert_eq!((exp(0.0), exp(-1e9), exp(1e9)), (1.0, 0.0, f32::INFINITY));
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn tanh_is_within_three_units_in_the_last_place() {
+        for size in [0.1, 0.6, 2.0, 12.0] {
+            let off = worst(-size, size, tanh, f64::tanh);
+            assert!(off <= 3.0, "{off} up to {size}");
+        }
+        assert_eq!(
+            (tanh(0.0), tanh(f32::INFINITY), tanh(-f32::MAX)),
+            (0.0, 1.0, -1.0)
+        );
+        assert!(tanh(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn ln_is_within_three_units_in_the_last_place() {
+        assert!(worst(1e-3, 0.9, ln, f64::ln) <= 3.0);
+        assert!(worst(1.1, 1e6, ln, f64::ln) <= 3.0);
+        let near_one = (0..10_000).map(|i| 0.9 + i as f32 * 2e-5);
+        assert!(
+            near_one
+                .map(|x| (f64::from(ln(x)) - f64::from(x).ln()).abs())
+                .fold(0.0, f64::max)
+                < 1e-7
+        );
+        assert_eq!(
+            (ln(1.0), ln(0.0), ln(f32::INFINITY)),
+            (0.0, f32::NEG_INFINITY, f32::INFINITY)
+        );
+        assert!(ln(-1.0).is_nan());
+    }
+
+    #[test]
+    fn the_portable_and_the_vector_build_give_the_same_bits() {
+        let wave = |n: usize, step: f32| -> Vec<f32> {
+            (0..n).map(|i| (i as f32 * step).sin() * 3.0).collect()
+        };
+        for (inputs, outputs) in [(1, 1), (3, 7), (8, 8), (64, 41), (240, 96)] {
+            let (weights, bias, input) = (
+                wave(inputs * outputs, 0.37),
+                wave(outputs, 0.11),
+                wave(inputs, 0.73),
+            );
+            let (mut fast, mut portable) = (vec![0.0; outputs], vec![0.0; outputs]);
+            dense(&weights, &bias, &input, &mut fast);
+            dense_portable(&weights, &bias, &input, &mut portable);
+            assert_eq!(
+                fast.iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
+                portable.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+            );
+            let alone: Vec<_> = portable
+                .iter()
+                .map(|value| tanh(*value).to_bits())
+                .collect();
+            tanh_all(&mut fast);
+            assert_eq!(fast.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), alone);
+        }
+    }
+}
