@@ -243,7 +243,11 @@ impl Window {
         if first && !slot.probe {
             self.tally.predicted(Kind::of(&prediction.output));
         }
-        if first && let Some(sent_at) = slot.sent_at {
+        // A probe's way says nothing of predicting: its answer may come from the store.
+        if first
+            && !slot.probe
+            && let Some(sent_at) = slot.sent_at
+        {
             self.tally
                 .round_trip(now.saturating_duration_since(sent_at));
         }

@@ -367,12 +367,12 @@ impl World {
     fn act(&mut self, step: &Step) {
         match step {
             Step::Offer(count) => (0..*count).for_each(|_| self.offer()),
-            Step::ToServer(count) => (0..*count).for_each(|_| self.to_server()),
+            Step::ToServer(count) => (0..*count).for_each(|_| self.carry_up()),
             Step::Commit => {
                 self.taken.clear();
                 self.server.commit(&mut self.down);
             }
-            Step::ToDevice(count) => (0..*count).for_each(|_| self.to_device()),
+            Step::ToDevice(count) => (0..*count).for_each(|_| self.carry_down()),
             Step::Cut => self.cut(),
             Step::Crash => self.crash(),
             // Only a broker loses single messages.
@@ -392,7 +392,7 @@ impl World {
         }
     }
 
-    fn to_server(&mut self) {
+    fn carry_up(&mut self) {
         let every = self.refuse_every;
         if let Some(seq) = self.again.pop_front().or_else(|| self.up.pop_front()) {
             self.taken.push_back(seq);
@@ -401,7 +401,7 @@ impl World {
         }
     }
 
-    fn to_device(&mut self) {
+    fn carry_down(&mut self) {
         match self.down.pop_front() {
             Some(ServerMessage::Prediction(prediction)) => {
                 self.window.on_prediction(&prediction, Instant::now());
@@ -441,7 +441,7 @@ impl World {
     fn drain_broker(&mut self) {
         self.up.clear();
         while !self.again.is_empty() {
-            self.to_server();
+            self.carry_up();
         }
         self.act(&Step::Commit);
     }
