@@ -277,9 +277,8 @@ impl Running {
             .await
             .is_ok();
         self.flush.cancel();
-        let committed = tokio::time::timeout_at(deadline, self.writing)
-            .await
-            .is_ok();
+        // Its own time: peers that used up theirs must not cost a commit.
+        let committed = tokio::time::timeout(self.drain, self.writing).await.is_ok();
         self.serving.abort();
         self.site.pipeline.store.close().await;
         if told && committed {

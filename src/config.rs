@@ -309,7 +309,15 @@ impl RawConfig {
         }
         // Left out: variables that other parts of the project read.
         let variables = Env::prefixed("TIDEGATE_")
-            .ignore(&["bin", "log", "skab_dir", "bless", "url"])
+            .ignore(&[
+                "bin",
+                "log",
+                "log_format",
+                "skab_dir",
+                "bless",
+                "url",
+                "mqtt_url",
+            ])
             .split("__");
         let mut raw: Self = figment
             .merge(variables)

@@ -167,10 +167,12 @@ impl Pipeline {
             match self.take_some(link, arrivals, replies).await? {
                 Pause::Done => {}
                 Pause::Lookup => {
-                    let Some(arrival) = arrivals.pop_front() else {
+                    // Given up only once it is answered: an error leaves it to be taken again.
+                    let Some(arrival) = arrivals.front() else {
                         break;
                     };
                     self.answer_known(link, arrival, replies).await?;
+                    arrivals.pop_front();
                 }
             }
         }

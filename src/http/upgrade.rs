@@ -8,6 +8,7 @@ use crate::ingest::ws::{self, StreamRequest};
 use crate::push::live::{self as live_socket, LiveContext};
 use crate::socket::Upgrade;
 use crate::stream::StreamKey;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -40,7 +41,7 @@ type Refusal = (CloseCode, ErrorCode, String);
 pub async fn stream(
     site: Shared,
     Path(endpoint): Path<String>,
-    Query(parameters): Query<StreamParameters>,
+    parameters: Result<Query<StreamParameters>, QueryRejection>,
     mut request: Request,
 ) -> Response {
     let upgrade = match begin(&mut request) {
@@ -48,8 +49,16 @@ pub async fn stream(
         Err(problem) => return problem.into_response(),
     };
     let codec = upgrade.codec;
-    let checked = check_origin(request.headers(), &site)
-        .and_then(|()| check_stream(&site, &endpoint, &parameters, codec));
+    let checked = check_origin(request.headers(), &site).and_then(|()| {
+        let Query(parameters) = parameters.map_err(|error| {
+            (
+                CloseCode::BadRequest,
+                ErrorCode::BadRequest,
+                error.body_text(),
+            )
+        })?;
+        check_stream(&site, &endpoint, &parameters, codec)
+    });
     let site = Arc::clone(&site);
     open(upgrade, Arc::clone(&site), move |socket| async move {
         match checked {

@@ -10,7 +10,7 @@ use crate::stream::{Flags, Row, SampleRow, What};
 use crate::telemetry::{Rates, metric};
 use std::sync::Arc;
 use tidegate_protocol::message::{FeedbackStored, Gap, Nack, ResetDone};
-use tidegate_protocol::{CloseCode, ErrorCode, ServerMessage};
+use tidegate_protocol::{CloseCode, ErrorCode, Output, ServerMessage};
 
 /// Whose row it is and what to say once it is durable.
 #[derive(Debug)]
@@ -103,77 +103,106 @@ impl CommitSink<Origin> for Recorder {
 
 impl Recorder {
     fn settle(&self, row: &Row, owner: &Origin) {
-        let holder = {
+        let (holder, witnesses) = {
             let mut session = owner.session.lock();
-            session.settle(row);
-            session.holder.clone()
+            let witnesses = session.settle(row);
+            (session.holder.clone(), witnesses)
         };
-        self.answer(row, owner, &owner.outbox);
-        // A connection that took over re-sends what its predecessor had in flight and waits for the acks of those.
+        self.note(row, owner);
+        answer(
+            row,
+            &owner.outbox,
+            Said {
+                gap: owner.gap,
+                receipt: owner.receipt,
+                reference: owner.reference,
+            },
+        );
+        for witness in witnesses {
+            answer(
+                row,
+                &witness.outbox,
+                Said {
+                    receipt: witness.receipt,
+                    ..Said::default()
+                },
+            );
+        }
+        // A connection that took over hears how far its predecessor's readings came.
         if let Some(holder) = holder
             && owner.exclusive
             && !Arc::ptr_eq(&holder, &owner.outbox)
         {
-            self.answer(
-                row,
-                &Origin {
-                    receipt: None,
-                    session: Arc::clone(&owner.session),
-                    outbox: Arc::clone(&holder),
-                    ..*owner
-                },
-                &holder,
-            );
+            ack(row, &holder, None);
         }
     }
 
-    fn answer(&self, row: &Row, owner: &Origin, outbox: &Arc<Outbox>) {
-        if let Some((from, to)) = owner.gap {
+    /// Counts what happened, and tells subscribers of gaps.
+    fn note(&self, row: &Row, owner: &Origin) {
+        if let Some(gap) = owner.gap {
             metrics::counter!(metric::GAPS).increment(1);
-            outbox.say(ServerMessage::Gap(Gap {
-                epoch: outbox.epoch_tag(row.after.epoch),
-                from,
-                to,
-            }));
-            self.hub.device_gap(&row.stream.key, (from, to));
+            self.hub.device_gap(&row.stream.key, gap);
         }
         match &row.what {
-            What::Sample(sample) => {
-                if outbox.push_committed {
-                    outbox.say(ServerMessage::Prediction(prediction(sample, outbox)));
-                }
-                let late = sample.flags.has(Flags::LATE).then_some(sample.seq);
-                ack(row, outbox, late);
+            What::Sample(sample) if sample.flags.has(Flags::LATE) => {
+                metrics::counter!(metric::LATE).increment(1);
+            }
+            What::Sample(sample) if matches!(sample.output, Output::Failed(_)) => {
+                metrics::counter!(metric::STEPS_FAILED).increment(1);
             }
             What::Refusal(refusal) => {
                 metrics::counter!(metric::NACKS, "code" => refusal.code.as_str()).increment(1);
-                let epoch = outbox.epoch_tag(refusal.epoch);
-                let (seq, code, message) = (refusal.seq, refusal.code, refusal.message.clone());
-                outbox.say(ServerMessage::Nack(Nack {
-                    epoch,
-                    seq,
-                    code,
-                    message,
-                }));
-                if refusal.consumed {
-                    ack(row, outbox, None);
-                }
             }
-            What::Feedback { epoch, seq, .. } => {
-                outbox.say(ServerMessage::Feedback(FeedbackStored {
-                    epoch: outbox.epoch_tag(*epoch),
-                    seq: *seq,
-                    reference: owner.reference,
-                }));
+            _ => {}
+        }
+    }
+}
+
+/// What a door hears beside the row itself.
+#[derive(Debug, Clone, Copy, Default)]
+struct Said {
+    gap: Option<(u64, u64)>,
+    receipt: Option<u64>,
+    reference: Option<u64>,
+}
+
+/// Tells a door that a row is durable: gap and nack before the ack that covers them.
+fn answer(row: &Row, outbox: &Arc<Outbox>, said: Said) {
+    if let Some((from, to)) = said.gap {
+        let epoch = outbox.epoch_tag(row.after.epoch);
+        outbox.say(ServerMessage::Gap(Gap { epoch, from, to }));
+    }
+    match &row.what {
+        What::Sample(sample) => {
+            if outbox.push_committed {
+                outbox.say(ServerMessage::Prediction(prediction(sample, outbox)));
             }
-            What::Reset => outbox.say(ServerMessage::Reset(ResetDone {
-                epoch: row.after.epoch,
-            })),
-            What::Epoch | What::Switch { .. } => {}
+            let late = sample.flags.has(Flags::LATE).then_some(sample.seq);
+            ack(row, outbox, late);
         }
-        if let Some(receipt) = owner.receipt {
-            outbox.receipt(receipt);
+        What::Refusal(refusal) => {
+            outbox.say(ServerMessage::Nack(Nack {
+                epoch: outbox.epoch_tag(refusal.epoch),
+                seq: refusal.seq,
+                code: refusal.code,
+                message: refusal.message.clone(),
+            }));
+            if refusal.consumed {
+                ack(row, outbox, None);
+            }
         }
+        What::Feedback { epoch, seq, .. } => outbox.say(ServerMessage::Feedback(FeedbackStored {
+            epoch: outbox.epoch_tag(*epoch),
+            seq: *seq,
+            reference: said.reference,
+        })),
+        What::Reset => outbox.say(ServerMessage::Reset(ResetDone {
+            epoch: row.after.epoch,
+        })),
+        What::Epoch | What::Switch { .. } => {}
+    }
+    if let Some(receipt) = said.receipt {
+        outbox.receipt(receipt);
     }
 }
 

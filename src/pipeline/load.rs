@@ -60,7 +60,9 @@ impl Pipeline {
                 bounds,
             ));
         };
-        let fold = self.bring_back(&stored, first).await?;
+        let kept = self.bring_back(&stored, first).await?;
+        let is_gone = kept.is_none();
+        let fold = kept.unwrap_or_else(|| Fold::new(Arc::clone(first)));
         let mut session = Session::new(
             stored.stream,
             stored.marks,
@@ -69,14 +71,18 @@ impl Pipeline {
             bounds,
         );
         session.last_seen = stored.last_seen;
+        if is_gone {
+            session.reopen();
+        }
         Ok(session)
     }
 
+    /// The state behind the stored position; `None` when the version that served is no longer loaded.
     async fn bring_back(
         &self,
         stored: &StoredStream,
         first: &Arc<Served>,
-    ) -> Result<Fold, LoadSessionError> {
+    ) -> Result<Option<Fold>, LoadSessionError> {
         let key = &stored.stream.key;
         let known = stored
             .snapshot
@@ -84,13 +90,13 @@ impl Pipeline {
             .and_then(|snapshot| Some((snapshot, self.engine.by_id(snapshot.version_id)?)));
         let Some((snapshot, served)) = known else {
             tracing::warn!(stream = %key, version = %first.reference, "the version that served this stream is gone: calibrating anew");
-            return Ok(Fold::new(Arc::clone(first)));
+            return Ok(None);
         };
         let mut fold = resume(snapshot, served)
             .map_err(|error| LoadSessionError::Resume(key.clone(), error))?;
         self.fold_log(&mut fold, stored.stream.id, snapshot.pos, stored.marks.pos)
             .await?;
-        Ok(fold)
+        Ok(Some(fold))
     }
 
     /// Folds the readings at positions `after + 1 ..= until`, in slices so that no long read pins the log.

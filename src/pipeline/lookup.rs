@@ -4,7 +4,7 @@
 
 use super::{Arrival, Arrived, Link, Origin, Pipeline, TakeError, check_hold, prediction};
 use crate::push::Outbox;
-use crate::session::{Checked, Known as Pending, Session};
+use crate::session::{Checked, Known as Pending, Session, Witness};
 use crate::store::writer::Entry;
 use crate::store::{Known, StoredSample};
 use crate::stream::{Flags, RefusalRow, Row};
@@ -15,44 +15,53 @@ use tidegate_protocol::{NackCode, ServerMessage};
 
 /// What a number stands for.
 enum Found {
-    /// It was taken; the answer, and whether the arrival is the same reading.
-    Taken {
-        prediction: Box<Prediction>,
-        same: bool,
-    },
+    /// It was taken.
+    Taken(Taken),
     /// It was refused.
     Refused(NackCode, String),
     /// Nothing is left of it.
     Gone,
 }
 
+/// A reading that was taken under the number.
+struct Taken {
+    prediction: Box<Prediction>,
+    /// Whether the arrival is the same reading.
+    same: bool,
+    /// Whether it fell into a gap.
+    late: bool,
+    /// Its position while it is not committed.
+    pending: Option<u64>,
+}
+
 impl Pipeline {
-    /// Answers the arrival at the head of the queue, whose number is known or which is feedback.
+    /// Answers an arrival whose number is known, or which is feedback. The caller keeps the arrival until this returns.
     pub(super) async fn answer_known(
         &self,
-        link: &mut Link,
-        arrival: Arrival,
+        link: &Link,
+        arrival: &Arrival,
         replies: &mut Vec<ServerMessage>,
     ) -> Result<(), TakeError> {
         let epoch = arrival.numbers.epoch.unwrap_or(link.epoch);
         let Some(seq) = arrival.numbers.seq else {
             return Ok(());
         };
-        let found = self.find(link, epoch, seq, &arrival).await?;
-        if let Arrived::Feedback(label, reference) = arrival.what {
+        let found = self.find(link, epoch, seq, arrival).await?;
+        if let Arrived::Feedback(label, _) = &arrival.what {
+            let label = label.clone();
             return self
-                .record_feedback(link, (epoch, seq), label, reference, found)
+                .record_feedback(link, arrival, (epoch, seq), label, &found)
                 .await;
         }
         match found {
-            Found::Taken {
-                prediction,
-                same: true,
-            } => {
+            Found::Taken(taken) if taken.same => {
                 metrics::counter!(metric::DUPLICATES).increment(1);
-                replies.push(ServerMessage::Prediction(*prediction));
-                self.repeat_ack(link, &arrival);
-                Ok(())
+                self.answer_again(link, arrival, taken, replies)
+            }
+            Found::Taken(_) => {
+                let message = format!("seq {seq} was taken with other values or another ts");
+                self.refuse(link, arrival, epoch, (NackCode::SeqReused, message))
+                    .await
             }
             Found::Refused(code, message) => {
                 let epoch = link.outbox.epoch_tag(epoch);
@@ -62,25 +71,52 @@ impl Pipeline {
                     code,
                     message,
                 }));
-                self.repeat_ack(link, &arrival);
+                repeat_ack(link, arrival, None);
                 Ok(())
-            }
-            Found::Taken { same: false, .. } => {
-                let message = format!("seq {seq} was taken with other values or another ts");
-                self.refuse(link, &arrival, epoch, (NackCode::SeqReused, message))
-                    .await
             }
             Found::Gone if epoch < link.session.lock().marks.epoch => {
                 let message = "the stream has moved to a later epoch".to_owned();
-                self.refuse(link, &arrival, epoch, (NackCode::OldEpoch, message))
+                self.refuse(link, arrival, epoch, (NackCode::OldEpoch, message))
                     .await
             }
             Found::Gone => {
                 let message = format!("seq {seq} was used before and its row is retired");
-                self.refuse(link, &arrival, epoch, (NackCode::AlreadyTaken, message))
+                self.refuse(link, arrival, epoch, (NackCode::AlreadyTaken, message))
                     .await
             }
         }
+    }
+
+    /// The same reading again: the same prediction; the ack now, or with the commit that is on its way.
+    fn answer_again(
+        &self,
+        link: &Link,
+        arrival: &Arrival,
+        taken: Taken,
+        replies: &mut Vec<ServerMessage>,
+    ) -> Result<(), TakeError> {
+        let taken_seq = taken.prediction.seq;
+        let mut session = link.session.lock();
+        check_hold(&session, link)?;
+        let pending = taken.pending.filter(|pos| *pos > session.committed.pos);
+        if let Some(pos) = pending {
+            let (outbox, receipt) = (Arc::clone(&link.outbox), arrival.receipt);
+            if !session.watch(Witness {
+                pos,
+                outbox,
+                receipt,
+            }) {
+                return Err(TakeError::Overloaded);
+            }
+        }
+        drop(session);
+        if pending.is_none() || !link.outbox.push_committed {
+            replies.push(ServerMessage::Prediction(*taken.prediction));
+        }
+        if pending.is_none() {
+            repeat_ack(link, arrival, taken.late.then_some(taken_seq));
+        }
+        Ok(())
     }
 
     async fn find(
@@ -95,25 +131,14 @@ impl Pipeline {
             check_hold(&session, link)?;
             (session.stream.id, session.find(epoch, seq))
         };
-        if let Some(pending) = pending {
-            return Ok(found_pending(&pending, arrival, &link.outbox));
+        if let Some((pos, pending)) = pending {
+            return Ok(found_pending(pos, &pending, arrival, &link.outbox));
         }
         Ok(match self.store.find(stream, epoch, seq).await? {
             Some(Known::Sample(sample)) => found_stored(*sample, arrival, &link.outbox),
             Some(Known::Refusal(refusal)) => found_refusal(&refusal),
             None => Found::Gone,
         })
-    }
-
-    /// Says again what is committed, so that a device which waits for it is never stuck.
-    fn repeat_ack(&self, link: &Link, arrival: &Arrival) {
-        let committed = link.session.lock().committed;
-        if let Some(high) = committed.high_water {
-            link.outbox.ack(committed.epoch, high, None);
-        }
-        if let Some(receipt) = arrival.receipt {
-            link.outbox.receipt(receipt);
-        }
     }
 
     async fn refuse(
@@ -139,25 +164,20 @@ impl Pipeline {
     async fn record_feedback(
         &self,
         link: &Link,
+        arrival: &Arrival,
         (epoch, seq): (u64, u64),
         label: Label,
-        reference: Option<u64>,
-        found: Found,
+        found: &Found,
     ) -> Result<(), TakeError> {
-        let origin = Origin {
-            reference,
-            ..Origin::silent(link)
-        };
-        if matches!(found, Found::Taken { .. }) {
+        let origin = Origin::of(link, arrival);
+        if matches!(found, Found::Taken(_)) {
             return self
                 .record_one(link, origin, |session| session.feedback(epoch, seq, label))
                 .await;
         }
-        let refusal = (
-            NackCode::UnknownReading,
-            format!("feedback for seq {seq}: no such reading"),
-        );
-        let at = crate::stream::now_ms();
+        let message = format!("feedback for seq {seq}: no such reading");
+        let refusal = (NackCode::UnknownReading, message);
+        let at = arrival.received_at;
         self.record_one(link, origin, |session| {
             session.refuse_apart(epoch, Some(seq), refusal, at)
         })
@@ -190,19 +210,36 @@ impl Pipeline {
     }
 }
 
-fn found_pending(pending: &Pending, arrival: &Arrival, outbox: &Outbox) -> Found {
+/// Says again what is committed, so that a device which waits for it is never stuck.
+fn repeat_ack(link: &Link, arrival: &Arrival, late: Option<u64>) {
+    let committed = link.session.lock().committed;
+    let epoch = arrival.numbers.epoch.unwrap_or(link.epoch);
+    let late = late.filter(|_| epoch == committed.epoch);
+    if let Some(high) = committed.high_water {
+        link.outbox.ack(committed.epoch, high, late);
+    }
+    if let Some(receipt) = arrival.receipt {
+        link.outbox.receipt(receipt);
+    }
+}
+
+fn found_pending(pos: u64, pending: &Pending, arrival: &Arrival, outbox: &Outbox) -> Found {
     match pending {
-        Pending::Sample(sample) => Found::Taken {
+        Pending::Sample(sample) => Found::Taken(Taken {
             same: is_same(arrival, &sample.values, sample.ts),
             prediction: Box::new(prediction(sample, outbox)),
-        },
+            late: sample.flags.has(Flags::LATE),
+            pending: Some(pos),
+        }),
         Pending::Refusal(refusal) => found_refusal(refusal),
     }
 }
 
-fn found_stored(sample: StoredSample, arrival: &Arrival, outbox: &Arc<Outbox>) -> Found {
-    Found::Taken {
+fn found_stored(sample: StoredSample, arrival: &Arrival, outbox: &Outbox) -> Found {
+    Found::Taken(Taken {
         same: is_same(arrival, &sample.values, sample.ts),
+        late: sample.flags.has(Flags::LATE),
+        pending: None,
         prediction: Box::new(Prediction {
             epoch: outbox.epoch_tag(sample.epoch),
             seq: sample.seq,
@@ -212,7 +249,7 @@ fn found_stored(sample: StoredSample, arrival: &Arrival, outbox: &Arc<Outbox>) -
             output: sample.output,
             latency_us: sample.latency_us,
         }),
-    }
+    })
 }
 
 fn found_refusal(refusal: &RefusalRow) -> Found {

@@ -66,7 +66,7 @@ impl Subscriber {
     /// Opens a subscription's queue; an id in use is refused.
     pub fn listen(&self, id: u64, policy: Policy, max_hz: Option<f32>) -> bool {
         let interval = match max_hz {
-            Some(hz) if policy == Policy::Latest => Duration::from_secs_f32(1.0 / hz),
+            Some(hz) if policy == Policy::Latest => Duration::from_secs_f64(1.0 / f64::from(hz)),
             _ => Duration::ZERO,
         };
         let mut queues = self.queues.lock();

@@ -13,7 +13,7 @@ mod state;
 
 pub use admit::{Admission, Numbers, admit};
 pub use gaps::Gaps;
-pub use state::{Bounds, Checked, Known, Session};
+pub use state::{Bounds, Checked, Known, Session, Witness};
 
 use crate::stream::StreamKey;
 use dashmap::DashMap;

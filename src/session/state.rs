@@ -12,6 +12,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tidegate_protocol::{NackCode, Output};
 
+/// Readings sent again that may wait for a commit, a stream.
+const MAX_WITNESSES: usize = 8_192;
+
 /// What a session knows of a number whose row is not committed yet.
 #[derive(Debug, Clone)]
 pub enum Known {
@@ -19,6 +22,17 @@ pub enum Known {
     Sample(Arc<SampleRow>),
     /// It was refused.
     Refusal(Arc<RefusalRow>),
+}
+
+/// A door through which a pending reading came again; it hears of the commit too.
+#[derive(Debug)]
+pub struct Witness {
+    /// Position of the row.
+    pub pos: u64,
+    /// The door.
+    pub outbox: Arc<Outbox>,
+    /// The publish that it came in again (MQTT).
+    pub receipt: Option<u64>,
 }
 
 /// A reading that passed its endpoint's schema.
@@ -60,6 +74,10 @@ pub struct Session {
     snapshot_every: u32,
     /// Uncommitted rows by position.
     ring: VecDeque<(u64, What)>,
+    /// Who else waits for the commit of a row: readings that were sent again meanwhile.
+    witnesses: Vec<Witness>,
+    /// The version that served is gone: the next row says who serves now.
+    reopen: bool,
 }
 
 /// Bounds of a session, from the configuration.
@@ -89,6 +107,8 @@ impl Session {
             since_snapshot: 0,
             snapshot_every: bounds.snapshot_every,
             ring: VecDeque::new(),
+            witnesses: Vec::new(),
+            reopen: false,
         }
     }
 
@@ -112,22 +132,26 @@ impl Session {
         admit(&self.marks, &self.gaps, numbers, connection_epoch)
     }
 
-    /// A number among the uncommitted rows.
-    pub fn find(&self, epoch: u64, seq: u64) -> Option<Known> {
-        self.ring.iter().rev().find_map(|(_, what)| match what {
+    /// A number among the uncommitted rows, with its position.
+    pub fn find(&self, epoch: u64, seq: u64) -> Option<(u64, Known)> {
+        self.ring.iter().rev().find_map(|(pos, what)| match what {
             What::Sample(row) if row.epoch == epoch && row.seq == seq => {
-                Some(Known::Sample(Arc::clone(row)))
+                Some((*pos, Known::Sample(Arc::clone(row))))
             }
             What::Refusal(row) if row.consumed && row.epoch == epoch && row.seq == Some(seq) => {
-                Some(Known::Refusal(Arc::clone(row)))
+                Some((*pos, Known::Refusal(Arc::clone(row))))
             }
             _ => None,
         })
     }
 
-    /// The first row of a new stream: who serves it, with the state of a stream that has seen nothing.
+    /// The first row of a new stream, or of one whose version is gone: who serves it, with the state of a stream that
+    /// has seen nothing.
     pub fn open(&mut self) -> Option<Row> {
-        (self.marks.pos == 0).then(|| self.switch_row("opened", None))
+        if self.marks.pos == 0 {
+            return Some(self.switch_row("opened", None));
+        }
+        std::mem::take(&mut self.reopen).then(|| self.switch_row("version gone", None))
     }
 
     /// Puts another version in place, warmed from `warm_from`; its row commits before its first prediction.
@@ -250,8 +274,22 @@ impl Session {
         self.row(What::Feedback { epoch, seq, label })
     }
 
-    /// The oldest pending row is durable.
-    pub fn settle(&mut self, row: &Row) {
+    /// The stored version is gone: the next row is a switch.
+    pub fn reopen(&mut self) {
+        self.reopen = true;
+    }
+
+    /// Lets `witness` hear of a pending row's commit; false when too many wait already.
+    pub fn watch(&mut self, witness: Witness) -> bool {
+        let room = self.witnesses.len() < MAX_WITNESSES;
+        if room {
+            self.witnesses.push(witness);
+        }
+        room
+    }
+
+    /// The oldest pending row is durable; returns who else waited for it.
+    pub fn settle(&mut self, row: &Row) -> Vec<Witness> {
         let oldest = self.ring.pop_front();
         debug_assert_eq!(
             oldest.map(|(pos, _)| pos),
@@ -259,6 +297,12 @@ impl Session {
             "rows commit in position order"
         );
         self.committed = row.after;
+        if self.witnesses.is_empty() {
+            return Vec::new();
+        }
+        self.witnesses
+            .extract_if(.., |witness| witness.pos == row.after.pos)
+            .collect()
     }
 
     fn consume(

@@ -11,7 +11,8 @@ use rumqttc::v5::{AsyncClient, Event, EventLoop};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tidegate_protocol::{Codec, ServerMessage, Wire, topic};
+use tidegate_protocol::message::ServerError;
+use tidegate_protocol::{Codec, ErrorCode, NackCode, ServerMessage, Wire, topic};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
@@ -116,8 +117,15 @@ async fn say(client: &SharedClient, key: &StreamKey, message: &ServerMessage) {
     let topic = match message {
         ServerMessage::Prediction(_) => topic::predictions(endpoint, device),
         ServerMessage::Error(_) => topic::errors(endpoint, device),
-        ServerMessage::Nack(_) => {
-            publish(client, topic::errors(endpoint, device), message).await;
+        ServerMessage::Nack(nack) if nack.code == NackCode::BadReading => {
+            let message = nack.message.clone();
+            let error = ServerError {
+                code: ErrorCode::BadReading,
+                message,
+                retry_after_ms: None,
+            };
+            let errors = topic::errors(endpoint, device);
+            publish(client, errors, &ServerMessage::Error(error)).await;
             topic::acks(endpoint, device)
         }
         _ => topic::acks(endpoint, device),
