@@ -1,0 +1,184 @@
+//! What was typed: every key with its meaning and its default. Checked by the module above, never here.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What was typed. Serialises to the commented defaults of `--print-config`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// Address for WebSocket, HTTP, page and metrics.
+    pub listen: String,
+    /// Folder of the database and its lock.
+    pub data_dir: PathBuf,
+    /// Folder of models; the built-in ones when left out.
+    pub models_dir: Option<PathBuf>,
+    /// Exact origins that pages may connect from, beside the server's own.
+    pub allowed_origins: Vec<String>,
+    /// Limits of connections.
+    pub connections: RawConnections,
+    /// Sessions in memory.
+    pub sessions: RawSessions,
+    /// The durable record.
+    pub store: RawStore,
+    /// Live subscribers.
+    pub live: RawLive,
+    /// The MQTT door.
+    pub mqtt: RawMqtt,
+}
+
+/// Limits of connections.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConnections {
+    /// Most WebSockets at once; one more is closed with 4504.
+    pub max: usize,
+    /// Seconds between pings.
+    pub ping_s: u32,
+    /// Seconds within which some frame must follow a ping, else 4012.
+    pub pong_s: u32,
+    /// Seconds that a reading may wait for room in the store's queue before 4013.
+    pub overload_close_s: u32,
+    /// Seconds that a stop may take.
+    pub drain_s: u32,
+}
+
+/// Sessions in memory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawSessions {
+    /// Most sessions in memory.
+    pub max: usize,
+    /// Seconds without a reading after which a session leaves memory.
+    pub idle_s: u32,
+    /// Readings between two snapshots of a stream.
+    pub snapshot_every: u32,
+    /// Skipped ranges remembered a stream.
+    pub max_gaps: usize,
+    /// Seconds without a reading after which an MQTT device counts as offline.
+    pub offline_after_s: u32,
+    /// Steps dearer than this (microseconds) are reported at start as candidates for a queue.
+    pub inline_below_us: u32,
+}
+
+/// The durable record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawStore {
+    /// Rows that may wait for the writer.
+    pub queue: usize,
+    /// Most rows in one commit.
+    pub max_batch: usize,
+    /// Longest time that rows gather before a commit, ms.
+    pub commit_interval_ms: u32,
+    /// `full` (an ack survives power loss) or `normal` (an ack survives a process kill).
+    pub synchronous: String,
+}
+
+/// Live subscribers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLive {
+    /// Subscriptions one connection may hold.
+    pub max_subscriptions: usize,
+    /// Events waiting for one subscriber before its policy speaks.
+    pub outbox: usize,
+    /// Most events replayed to one recovering subscription; beyond it starts from the latest.
+    pub max_recover: u32,
+    /// Commits that the hub may be behind before it reads them from the store.
+    pub backlog: usize,
+}
+
+/// The MQTT door.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawMqtt {
+    /// `mqtt://[user:password@]host[:port]`; no MQTT when left out.
+    pub url: Option<String>,
+    /// Name of this server at the broker; its sessions are kept under it.
+    pub node: String,
+    /// Publishes that may be unacknowledged at once.
+    pub receive_maximum: u16,
+    /// Answers that may wait for the broker before the oldest predictions go (counted).
+    pub outbox: usize,
+    /// Shared subscription group; only with a broker that hashes by topic.
+    pub share: Option<String>,
+    /// Whether the broker gives each topic of a shared group to one consumer.
+    pub share_hashes_by_topic: bool,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            data_dir: "data".into(),
+            models_dir: None,
+            allowed_origins: Vec::new(),
+            connections: RawConnections::default(),
+            sessions: RawSessions::default(),
+            store: RawStore::default(),
+            live: RawLive::default(),
+            mqtt: RawMqtt::default(),
+        }
+    }
+}
+
+impl Default for RawConnections {
+    fn default() -> Self {
+        Self {
+            max: 19_000,
+            ping_s: 25,
+            pong_s: 8,
+            overload_close_s: 10,
+            drain_s: 10,
+        }
+    }
+}
+
+impl Default for RawSessions {
+    fn default() -> Self {
+        Self {
+            max: 1_000_000,
+            idle_s: 600,
+            snapshot_every: 256,
+            max_gaps: 64,
+            offline_after_s: 30,
+            inline_below_us: 20,
+        }
+    }
+}
+
+impl Default for RawStore {
+    fn default() -> Self {
+        Self {
+            queue: 65_536,
+            max_batch: 4_096,
+            commit_interval_ms: 5,
+            synchronous: "full".into(),
+        }
+    }
+}
+
+impl Default for RawLive {
+    fn default() -> Self {
+        Self {
+            max_subscriptions: 64,
+            outbox: 1_024,
+            max_recover: 10_000,
+            backlog: 1_024,
+        }
+    }
+}
+
+impl Default for RawMqtt {
+    fn default() -> Self {
+        Self {
+            url: None,
+            node: "tidegate".into(),
+            receive_maximum: 1_024,
+            outbox: 16_384,
+            share: None,
+            share_hashes_by_topic: false,
+        }
+    }
+}
