@@ -22,7 +22,7 @@ pub struct ServeArgs {
     /// Folder of models [default: the built-in ones].
     #[arg(long, value_name = "DIR")]
     models_dir: Option<PathBuf>,
-    /// Broker to take readings from: mqtt://[user:password@]host[:port].
+    /// Broker to take readings from: `mqtt://[user:password@]host[:port]`.
     #[arg(long, value_name = "URL")]
     mqtt_url: Option<String>,
     /// Print the configuration in force as a file, and exit.

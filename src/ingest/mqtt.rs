@@ -2,7 +2,7 @@
 //!
 //! Two clients: one receives and acknowledges, one publishes, because acknowledgements share a client's queue and a full queue of
 //! publishes must never hold one back. The poll tasks wait for the broker only; nothing is awaited inside. A publish is
-//! acknowledged after the commit of its last reading, in arrival order ([`window`]), and only on the connection it came
+//! acknowledged after the commit of its last reading, in arrival order (`window`), and only on the connection it came
 //! over. While the store has no room no publish is taken; the broker pauses at the receive maximum.
 
 mod receive;

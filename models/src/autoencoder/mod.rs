@@ -6,8 +6,8 @@
 //! features, in sigmas). The threshold comes from the second half of the calibration, without labels. Afterwards the
 //! mean follows the stream slowly, and ten times more slowly under an alarm, so that a season is no fault.
 //!
-//! A missing value (NaN or infinite) holds the feature's last one. Everything learned is state ([`state`]); the row step
-//! is [`kernel`], the candle graph [`network`]. No training here: that is `examples/train_autoencoder.rs`.
+//! A missing value (NaN or infinite) holds the feature's last one. Everything learned is state (`state`); the row step
+//! is `kernel`, the candle graph `network`. No training here: that is `examples/train_autoencoder.rs`.
 
 mod kernel;
 mod network;
