@@ -14,7 +14,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_protocol::message::{ServerError, Welcome};
-use tidegate_protocol::{CloseCode, Codec, ErrorCode, MAX_FRAME_BYTES, ServerMessage, Wire};
+use tidegate_protocol::{
+    CloseCode, Codec, ErrorCode, MAX_BATCH, MAX_FRAME_BYTES, ServerMessage, Wire,
+};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
@@ -174,6 +176,10 @@ async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Endi
     };
     if let Some(pin) = &request.pin {
         pipeline.switch(&link, pin).await.map_err(|error| {
+            let mut session = link.session.lock();
+            if link.generation == Some(session.generation) {
+                session.holder = None;
+            }
             tracing::warn!(stream = %request.key, %error, "a version could not be put in place");
             Ending::overloaded("the version cannot be put in place now")
         })?;
@@ -268,7 +274,7 @@ impl Stream {
         let since = std::time::Instant::now();
         let mut ending = self.decode(&first, since).err();
         for _ in 1..FRAMES_AT_ONCE {
-            if ending.is_some() {
+            if ending.is_some() || self.arrivals.len() >= MAX_BATCH {
                 break;
             }
             // Ready now or not at all: what has not arrived yet is waited for by the loop.

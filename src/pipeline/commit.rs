@@ -86,6 +86,14 @@ impl CommitSink<Origin> for Recorder {
         for Entry { owner, .. } in entries {
             let mut session = owner.session.lock();
             session.retired = true;
+            if let Some(receipt) = owner.receipt {
+                owner.outbox.abandon(receipt);
+            }
+            for witness in session.stop() {
+                if let Some(receipt) = witness.receipt {
+                    witness.outbox.abandon(receipt);
+                }
+            }
             let reason = "the store refused a row of this stream: reconnect to load it again";
             owner.outbox.close(
                 CloseCode::Overloaded,
@@ -103,12 +111,10 @@ impl CommitSink<Origin> for Recorder {
 
 impl Recorder {
     fn settle(&self, row: &Row, owner: &Origin) {
-        let (holder, witnesses) = {
-            let mut session = owner.session.lock();
-            let witnesses = session.settle(row);
-            (session.holder.clone(), witnesses)
-        };
         self.note(row, owner);
+        // Answered under the lock: whoever finds nothing pending finds every answer in its outbox.
+        let mut session = owner.session.lock();
+        let witnesses = session.settle(row);
         answer(
             row,
             &owner.outbox,
@@ -129,11 +135,11 @@ impl Recorder {
             );
         }
         // A connection that took over hears how far its predecessor's readings came.
-        if let Some(holder) = holder
+        if let Some(holder) = &session.holder
             && owner.exclusive
-            && !Arc::ptr_eq(&holder, &owner.outbox)
+            && !Arc::ptr_eq(holder, &owner.outbox)
         {
-            ack(row, &holder, None);
+            ack(row, holder, None);
         }
     }
 

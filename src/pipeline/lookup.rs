@@ -212,12 +212,15 @@ impl Pipeline {
 
 /// Says again what is committed, so that a device which waits for it is never stuck.
 fn repeat_ack(link: &Link, arrival: &Arrival, late: Option<u64>) {
-    let committed = link.session.lock().committed;
+    // Under the lock, so that no newer ack overtakes this one.
+    let session = link.session.lock();
+    let committed = session.committed;
     let epoch = arrival.numbers.epoch.unwrap_or(link.epoch);
     let late = late.filter(|_| epoch == committed.epoch);
     if let Some(high) = committed.high_water {
         link.outbox.ack(committed.epoch, high, late);
     }
+    drop(session);
     if let Some(receipt) = arrival.receipt {
         link.outbox.receipt(receipt);
     }

@@ -41,6 +41,8 @@ pub struct Drained {
     pub ack: Option<Ack>,
     /// Publishes whose rows are all committed (MQTT).
     pub receipts: Vec<u64>,
+    /// Publishes whose rows will never be committed; the broker delivers them again (MQTT).
+    pub abandoned: Vec<u64>,
     /// Close after saying the rest.
     pub closing: Option<Closing>,
 }
@@ -50,6 +52,7 @@ impl Drained {
     pub fn clear(&mut self) {
         self.messages.clear();
         self.receipts.clear();
+        self.abandoned.clear();
         self.ack = None;
         self.closing = None;
     }
@@ -128,7 +131,7 @@ impl Outbox {
                 seq,
                 late: Vec::new(),
             });
-            ack.seq = seq;
+            ack.seq = ack.seq.max(seq);
             ack.late.extend(late);
         });
     }
@@ -136,6 +139,11 @@ impl Outbox {
     /// The publish with this number is committed.
     pub fn receipt(self: &Arc<Self>, number: u64) {
         self.put(|drained| drained.receipts.push(number));
+    }
+
+    /// The publish with this number will not be committed: it must not be acknowledged.
+    pub fn abandon(self: &Arc<Self>, number: u64) {
+        self.put(|drained| drained.abandoned.push(number));
     }
 
     /// Ends the connection once the rest is said; the first reason stays.

@@ -288,6 +288,11 @@ impl Session {
         room
     }
 
+    /// The stream is stopped: returns who waited for its commits.
+    pub fn stop(&mut self) -> Vec<Witness> {
+        std::mem::take(&mut self.witnesses)
+    }
+
     /// The oldest pending row is durable; returns who else waited for it.
     pub fn settle(&mut self, row: &Row) -> Vec<Witness> {
         let oldest = self.ring.pop_front();

@@ -204,9 +204,7 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
                     return self.commit_apart(batch).await;
                 }
                 Err(error) => {
-                    self.health.failing.store(true, Ordering::Relaxed);
-                    metrics::counter!(metric::STORE_FAILURES).increment(1);
-                    tracing::error!(%error, rows = batch.len(), retry_ms = wait.as_millis() as u64, "commit failed");
+                    self.note_failure(&error, batch.len(), wait);
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RETRY.1);
                     batch = self.resolve(batch).await;
@@ -217,17 +215,40 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
 
     /// Commits each stream's rows by themselves, so that a row the store never takes stops its stream only.
     async fn commit_apart(&mut self, batch: Vec<Entry<T>>) {
-        for part in by_stream(batch) {
+        for mut part in by_stream(batch) {
+            // The failed batch left nothing behind; new ids keep them in commit order.
+            self.give_ids(&mut part);
+            self.commit_part(part).await;
+        }
+    }
+
+    /// Commits one stream's rows: a refusal stops the stream, a failure is tried again.
+    async fn commit_part(&mut self, mut part: Vec<Entry<T>>) {
+        let mut wait = RETRY.0;
+        while !part.is_empty() {
             let rows: Vec<&Row> = part.iter().map(|entry| &entry.row).collect();
             match self.store.commit(&rows).await {
-                Ok(()) => self.sink.committed(part),
-                Err(error) => {
-                    tracing::error!(%error, stream = %part[0].row.stream.key, rows = part.len(), "stream stopped");
+                Ok(()) => return self.sink.committed(part),
+                Err(error) if is_poison(&error) => {
+                    let stream = &part[0].row.stream.key;
+                    tracing::error!(%error, %stream, rows = part.len(), "stream stopped");
                     metrics::counter!(metric::STREAMS_STOPPED).increment(1);
-                    self.sink.stopped(part);
+                    return self.sink.stopped(part);
+                }
+                Err(error) => {
+                    self.note_failure(&error, part.len(), wait);
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RETRY.1);
+                    part = self.resolve(part).await;
                 }
             }
         }
+    }
+
+    fn note_failure(&self, error: &StoreError, rows: usize, wait: Duration) {
+        self.health.failing.store(true, Ordering::Relaxed);
+        metrics::counter!(metric::STORE_FAILURES).increment(1);
+        tracing::error!(%error, rows, retry_ms = wait.as_millis() as u64, "commit failed");
     }
 
     /// After a failed or unknown outcome: tells what is committed after all, stops streams that stand elsewhere, and

@@ -10,6 +10,13 @@
 )]
 mod common;
 
+mod connections;
 mod devices;
+mod http;
+mod live;
+mod mqtt;
 mod numbers;
 mod refusals;
+mod restart;
+mod start;
+mod versions;

@@ -3,9 +3,9 @@
 use super::{Door, RETRY, options, pause};
 use crate::inference::ServedEndpoint;
 use crate::ingest::{self};
-use crate::pipeline::{Arrival, Link, TakeError};
+use crate::pipeline::{Arrival, Link, LoadSessionError, TakeError};
 use crate::push::Outbox;
-use crate::session::Numbers;
+use crate::session::{Numbers, OpenError};
 use crate::stream::StreamKey;
 use crate::telemetry::metric;
 use rumqttc::v5::mqttbytes::QoS;
@@ -35,7 +35,8 @@ struct Received {
 
 pub(super) fn spawn(door: &Arc<Door>, tracker: &TaskTracker) {
     let capacity = usize::from(door.config.receive_maximum);
-    let (sender, receiver) = mpsc::channel(capacity);
+    // Twice: those of a lost connection may still wait when the broker delivers them again.
+    let (sender, receiver) = mpsc::channel(2 * capacity);
     let mut wanted = options(&door.config, "in");
     wanted.set_clean_start(false).set_manual_acks(true);
     let (client, event_loop) = AsyncClient::new(wanted, capacity + 16);
@@ -80,6 +81,8 @@ async fn poll(
                     tracing::warn!(%error, broker = %format!("{host}:{port}"), "broker not reached: trying again");
                 }
                 door.status.set(receiving, false);
+                // Acknowledgements of what came before must not meet the next connection.
+                door.window.lock().reconnected();
                 metrics::counter!(metric::MQTT_RECONNECTS).increment(1);
                 if door.stop.is_cancelled() {
                     return;
@@ -113,7 +116,7 @@ fn connected(door: &Door, client: &AsyncClient, connack: &ConnAck) {
     }
 }
 
-/// The queue holds the receive maximum, so only unacknowledgeable publishes (QoS 0) can find it full; those are counted.
+/// The queue holds more than the receive maximum, so only unacknowledgeable publishes (QoS 0) can find it full; those are counted.
 fn hand_over(door: &Door, publish: Publish, sender: &mpsc::Sender<Received>) {
     if door.stop.is_cancelled() {
         return;
@@ -137,6 +140,15 @@ struct Streams {
     links: HashMap<StreamKey, (Arc<ServedEndpoint>, Link)>,
 }
 
+/// What came of opening a stream.
+enum Linked {
+    Open,
+    /// The store or the memory has no room now: input waits.
+    Later,
+    /// Its stored state does not fit: other streams must not wait for it.
+    Never,
+}
+
 /// Brings publishes to the pipeline, one after the other.
 async fn take(door: Arc<Door>, client: AsyncClient, mut receiver: mpsc::Receiver<Received>) {
     let mut streams = Streams {
@@ -155,9 +167,17 @@ async fn take(door: Arc<Door>, client: AsyncClient, mut receiver: mpsc::Receiver
         else {
             return;
         };
-        metrics::gauge!(metric::MQTT_INFLIGHT).set(door.window.lock().len() as f64);
-        let number = door.window.lock().push(publish.clone(), generation);
+        let number = {
+            let mut window = door.window.lock();
+            metrics::gauge!(metric::MQTT_INFLIGHT).set(window.len() as f64);
+            // One of an earlier connection comes again.
+            if generation != window.generation() {
+                continue;
+            }
+            window.push(publish.clone(), generation)
+        };
         if !streams.take(&publish, number).await {
+            door.window.lock().abandon(number);
             return;
         }
         release(&door, &client);
@@ -205,8 +225,15 @@ impl Streams {
             if self.door.stop.is_cancelled() {
                 return false;
             }
-            if !self.links.contains_key(key) && !self.link(key, served).await {
-                tokio::time::sleep(RETRY_TAKE).await;
+            if !self.links.contains_key(key) {
+                match self.link(key, served).await {
+                    Linked::Open => {}
+                    Linked::Later => tokio::time::sleep(RETRY_TAKE).await,
+                    Linked::Never => {
+                        let receipts = arrivals.drain(..).filter_map(|arrival| arrival.receipt);
+                        receipts.for_each(|number| self.door.window.lock().abandon(number));
+                    }
+                }
                 continue;
             }
             let Some((_, link)) = self.links.get_mut(key) else {
@@ -229,8 +256,8 @@ impl Streams {
         true
     }
 
-    /// Opens a stream; false when it cannot be opened now.
-    async fn link(&mut self, key: &StreamKey, served: &Arc<ServedEndpoint>) -> bool {
+    /// Opens a stream.
+    async fn link(&mut self, key: &StreamKey, served: &Arc<ServedEndpoint>) -> Linked {
         if self.links.len() >= LINKS_KEPT {
             self.links.clear();
         }
@@ -246,11 +273,15 @@ impl Streams {
                 };
                 self.door.pipeline.hub.device_online(key);
                 self.links.insert(key.clone(), (Arc::clone(served), link));
-                true
+                Linked::Open
+            }
+            Err(error @ OpenError::Load(LoadSessionError::Resume(..))) => {
+                tracing::error!(stream = %key, %error, "a stream cannot be brought back: its readings stay at the broker");
+                Linked::Never
             }
             Err(error) => {
                 tracing::warn!(stream = %key, %error, "a stream could not be opened: its readings wait");
-                false
+                Linked::Later
             }
         }
     }

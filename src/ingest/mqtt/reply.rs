@@ -101,6 +101,10 @@ async fn say_all(
             .receipts
             .drain(..)
             .for_each(|number| window.done(number));
+        drained
+            .abandoned
+            .drain(..)
+            .for_each(|number| window.abandon(number));
     }
     goodbye(&door, &client).await;
 }

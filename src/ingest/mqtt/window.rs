@@ -18,6 +18,7 @@ struct Waiting<P> {
     publish: P,
     generation: u64,
     done: bool,
+    abandoned: bool,
 }
 
 impl<P> Default for AckWindow<P> {
@@ -47,30 +48,44 @@ impl<P> AckWindow<P> {
             publish,
             generation,
             done: false,
+            abandoned: false,
         });
         self.first + self.waiting.len() as u64 - 1
     }
 
     /// Everything of publish `number` is committed.
     pub fn done(&mut self, number: u64) {
-        let place = number
-            .checked_sub(self.first)
-            .and_then(|place| usize::try_from(place).ok());
-        if let Some(waiting) = place.and_then(|place| self.waiting.get_mut(place)) {
+        if let Some(waiting) = self.find(number) {
             waiting.done = true;
         }
     }
 
+    /// Publish `number` will not be committed: it is passed over, and the broker delivers it again.
+    pub fn abandon(&mut self, number: u64) {
+        if let Some(waiting) = self.find(number) {
+            waiting.abandoned = true;
+        }
+    }
+
+    fn find(&mut self, number: u64) -> Option<&mut Waiting<P>> {
+        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.waiting.get_mut(place)
+    }
+
     /// The next publish to acknowledge, if the oldest is done.
     pub fn release(&mut self) -> Option<P> {
-        while self.waiting.front().is_some_and(|waiting| waiting.done) {
+        loop {
+            let front = self.waiting.front()?;
+            let is_stale = front.generation != self.generation || front.abandoned;
+            if !front.done && !is_stale {
+                return None;
+            }
             self.first += 1;
             let waiting = self.waiting.pop_front()?;
-            if waiting.generation == self.generation {
+            if !is_stale {
                 return Some(waiting.publish);
             }
         }
-        None
     }
 
     /// Publishes that wait.
@@ -106,6 +121,25 @@ mod tests {
         window.reconnected();
         let new = window.push("new", 1);
         window.done(old);
+        window.done(new);
+        assert_eq!(release_all(&mut window), ["new"]);
+    }
+
+    #[test]
+    fn an_abandoned_publish_holds_up_nobody_and_is_never_released() {
+        let mut window = AckWindow::default();
+        let [lost, next] = ["lost", "next"].map(|publish| window.push(publish, 0));
+        window.done(next);
+        window.abandon(lost);
+        assert_eq!(release_all(&mut window), ["next"]);
+    }
+
+    #[test]
+    fn unfinished_publishes_of_an_earlier_connection_hold_up_nobody() {
+        let mut window = AckWindow::default();
+        window.push("old", 0);
+        window.reconnected();
+        let new = window.push("new", 1);
         window.done(new);
         assert_eq!(release_all(&mut window), ["new"]);
     }
