@@ -50,7 +50,9 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     match args.serve.as_deref() {
         Some("tidegate") => runtime.block_on(serve_tidegate()),
         Some(kind) => runtime.block_on(serve_echo(kind == "coalesced")),
@@ -124,14 +126,22 @@ impl Server {
             .spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
-        let port = line.trim().parse().with_context(|| format!("{kind} did not start"))?;
+        let port = line
+            .trim()
+            .parse()
+            .with_context(|| format!("{kind} did not start"))?;
         Ok(Self { child, port })
     }
 
     /// User and system time so far. The kernel counts in ticks of 10 ms.
     fn cpu(&self) -> anyhow::Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         Ok(Duration::from_millis(ticks * 10))
     }
@@ -139,8 +149,15 @@ impl Server {
     /// Memory that is this process's own, with its share of what it shares, bytes.
     fn pss(&self) -> anyhow::Result<u64> {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let line = rollup.lines().find(|line| line.starts_with("Pss:")).context("no Pss")?;
-        let kib: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+        let line = rollup
+            .lines()
+            .find(|line| line.starts_with("Pss:"))
+            .context("no Pss")?;
+        let kib: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .context("no number")?
+            .parse()?;
         Ok(kib * 1024)
     }
 }
@@ -171,10 +188,18 @@ struct Outcome {
 
 async fn measure(args: &Args) -> anyhow::Result<()> {
     let load = std::fs::read_to_string("/proc/loadavg")?;
-    println!("{CONNECTIONS} connections, {} x {} s a case, load average {}", args.runs, args.seconds, load.trim());
+    println!(
+        "{CONNECTIONS} connections, {} x {} s a case, load average {}",
+        args.runs,
+        args.seconds,
+        load.trim()
+    );
     for in_flight in [1, 16] {
         println!("\n{in_flight} in flight");
-        println!("{:<20} {:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>7}", "server", "msg/s", "us/msg", "p50 us", "p99 us", "ack p50", "ack p99", "ratio");
+        println!(
+            "{:<20} {:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>7}",
+            "server", "msg/s", "us/msg", "p50 us", "p99 us", "ack p50", "ack p99", "ratio"
+        );
         let mut echo = None;
         for (kind, codec) in [
             ("echo", Codec::Json),
@@ -182,7 +207,15 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
             ("tidegate", Codec::Json),
             ("tidegate", Codec::Bincode),
         ] {
-            let outcome = median(args, Case { kind, codec, in_flight }).await?;
+            let outcome = median(
+                args,
+                Case {
+                    kind,
+                    codec,
+                    in_flight,
+                },
+            )
+            .await?;
             let base = *echo.get_or_insert(outcome.per_s);
             print_row(kind, codec, &outcome, outcome.per_s / base);
         }
@@ -227,7 +260,10 @@ async fn run(case: Case, length: Duration) -> anyhow::Result<Outcome> {
     }
     let begin = Instant::now() + length / 4;
     let end = begin + length;
-    let tasks: Vec<_> = devices.into_iter().map(|device| tokio::spawn(device.run(case.in_flight, begin, end))).collect();
+    let tasks: Vec<_> = devices
+        .into_iter()
+        .map(|device| tokio::spawn(device.run(case.in_flight, begin, end)))
+        .collect();
     tokio::time::sleep_until(begin.into()).await;
     let cpu = server.cpu()?;
     tokio::time::sleep_until(end.into()).await;
@@ -243,7 +279,12 @@ async fn run(case: Case, length: Duration) -> anyhow::Result<Outcome> {
     }
     ensure!(messages > 0, "{}: no message came back", case.kind);
     let per_s = messages as f64 / length.as_secs_f64();
-    Ok(Outcome { per_s, cpu_us: cpu.as_secs_f64() * 1e6 / messages as f64, latency, ack })
+    Ok(Outcome {
+        per_s,
+        cpu_us: cpu.as_secs_f64() * 1e6 / messages as f64,
+        latency,
+        ack,
+    })
 }
 
 /// A cheap device: prepared values, replies told apart by their first bytes.
@@ -314,21 +355,43 @@ impl Device {
 
     async fn hear(&mut self) -> anyhow::Result<Message> {
         let next = tokio::time::timeout(PATIENCE, self.socket.next()).await;
-        Ok(next.context("a prediction or an ack is missing")?.context("closed")??)
+        Ok(next
+            .context("a prediction or an ack is missing")?
+            .context("closed")??)
     }
 
     async fn feed(&mut self) -> anyhow::Result<()> {
         let seq = self.next_seq;
         let wobble = (seq % 17) as f32 * 0.01;
-        let values = [0.026, 0.04, 1.33 + wobble, 0.05 + wobble, 79.3, 26.0, 233.1 - wobble, 32.0];
+        let values = [
+            0.026,
+            0.04,
+            1.33 + wobble,
+            0.05 + wobble,
+            79.3,
+            26.0,
+            233.1 - wobble,
+            32.0,
+        ];
         let message = match self.codec {
             Codec::Json => Message::text(format!(
                 r#"{{"seq":{seq},"values":[{},{},{},{},{},{},{},{}]}}"#,
-                values[0], values[1], values[2], values[3], values[4], values[5], values[6], values[7]
+                values[0],
+                values[1],
+                values[2],
+                values[3],
+                values[4],
+                values[5],
+                values[6],
+                values[7]
             )),
             Codec::Bincode => {
                 let values = Values::Ordered(values.to_vec());
-                let reading = Reading { seq: Some(seq), values, ..Reading::default() };
+                let reading = Reading {
+                    seq: Some(seq),
+                    values,
+                    ..Reading::default()
+                };
                 Message::binary(DeviceMessage::Reading(reading).to_bytes(Codec::Bincode))
             }
         };
@@ -355,7 +418,10 @@ impl Device {
         };
         let now = Instant::now();
         if is_prediction {
-            let sent = self.waiting.pop_front().context("a prediction nobody asked for")?;
+            let sent = self
+                .waiting
+                .pop_front()
+                .context("a prediction nobody asked for")?;
             if now >= self.begin && now < end {
                 self.counted += 1;
                 self.latency.record(micros(now - sent))?;
@@ -369,7 +435,10 @@ impl Device {
     }
 
     fn settle(&mut self, seq: u64, now: Instant) -> anyhow::Result<()> {
-        ensure!(seq < self.next_seq, "ack {seq} of a reading that was never sent");
+        ensure!(
+            seq < self.next_seq,
+            "ack {seq} of a reading that was never sent"
+        );
         while self.acked <= seq {
             let sent = self.unacked.pop_front().context("acked twice")?;
             self.acked += 1;
@@ -388,7 +457,11 @@ fn micros(time: Duration) -> u64 {
 /// Memory of connections that were welcomed and then say nothing.
 async fn idle() -> anyhow::Result<()> {
     let server = Server::start("tidegate")?;
-    let case = Case { kind: "tidegate", codec: Codec::Json, in_flight: 0 };
+    let case = Case {
+        kind: "tidegate",
+        codec: Codec::Json,
+        in_flight: 0,
+    };
     // The first few bring allocations that the server needs anyway.
     let mut held = Vec::new();
     for number in 0..50 {
@@ -399,6 +472,9 @@ async fn idle() -> anyhow::Result<()> {
         held.push(Device::connect(case, server.port, number).await?);
     }
     let grown = server.pss()?.saturating_sub(before);
-    println!("\n{IDLE} idle connections: {:.1} KiB of server memory each", grown as f64 / IDLE as f64 / 1024.0);
+    println!(
+        "\n{IDLE} idle connections: {:.1} KiB of server memory each",
+        grown as f64 / IDLE as f64 / 1024.0
+    );
     Ok(())
 }
