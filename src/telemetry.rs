@@ -87,12 +87,15 @@ pub fn init_logs(default: &str) {
 }
 
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+static INSTALLING: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 
 /// The process's metrics; installed by the first call.
 ///
 /// # Errors
 /// Another recorder was installed by someone else.
 pub fn metrics_handle() -> Result<PrometheusHandle, BuildError> {
+    // Two servers of one process may start at once: one of them installs.
+    let _one_at_a_time = INSTALLING.lock();
     if let Some(handle) = RECORDER.get() {
         return Ok(handle.clone());
     }
@@ -102,11 +105,8 @@ pub fn metrics_handle() -> Result<PrometheusHandle, BuildError> {
             Matcher::Full(metric::STORE_BATCH_ROWS.into()),
             &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0],
         )?;
-    match builder.install_recorder() {
-        Ok(handle) => Ok(RECORDER.get_or_init(|| handle).clone()),
-        // Two servers of one process started at once: the other one installed it.
-        Err(error) => RECORDER.get().cloned().ok_or(error),
-    }
+    let handle = builder.install_recorder()?;
+    Ok(RECORDER.get_or_init(|| handle).clone())
 }
 
 /// Counts of what passes, behind the rates that subscribers of `system` see.

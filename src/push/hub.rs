@@ -362,19 +362,22 @@ impl Hub {
                 return Ok((true, missed.into_iter().filter_map(stored_event).collect()));
             }
         }
-        Ok((false, self.latest(endpoint, device).await?))
+        Ok((false, self.latest(endpoint, device, until).await?))
     }
 
+    /// The newest sample of each stream up to `until`; later ones follow live.
     async fn latest(
         &self,
         endpoint: Option<String>,
         device: Option<String>,
+        until: u64,
     ) -> Result<Vec<Arc<Event>>, StoreError> {
         let newest = match device {
             Some(device) => {
                 let query = SampleQuery {
                     endpoint,
                     device: Some(device),
+                    until: Some(until),
                     newest_first: true,
                     limit: 1,
                     ..SampleQuery::default()
@@ -386,7 +389,8 @@ impl Hub {
                     .store
                     .devices(endpoint.as_deref(), None, SNAPSHOT_STREAMS)
                     .await?;
-                rows.into_iter().filter_map(|row| row.last).collect()
+                let newest = rows.into_iter().filter_map(|row| row.last);
+                newest.filter(|sample| sample.id <= until).collect()
             }
         };
         let mut events: Vec<_> = newest.into_iter().filter_map(stored_event).collect();
