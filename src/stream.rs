@@ -15,11 +15,33 @@ pub struct StreamKey {
     pub endpoint: EndpointName,
     /// The device.
     pub device: DeviceId,
+    /// Epoch of a back-fill, which is a stream of its own beside the live one; 0 is the live stream.
+    pub import: u64,
+}
+
+impl StreamKey {
+    /// The live stream of a device.
+    pub fn live(endpoint: EndpointName, device: DeviceId) -> Self {
+        Self {
+            endpoint,
+            device,
+            import: 0,
+        }
+    }
+
+    /// Whether this is a device's live stream and no back-fill.
+    pub fn is_live(&self) -> bool {
+        self.import == 0
+    }
 }
 
 impl std::fmt::Display for StreamKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.endpoint, self.device)
+        write!(f, "{}/{}", self.endpoint, self.device)?;
+        if !self.is_live() {
+            write!(f, " (import {})", self.import)?;
+        }
+        Ok(())
     }
 }
 
@@ -93,6 +115,8 @@ impl Flags {
     pub const LATE: Flags = Flags(8);
     /// `ts` was sent by the device (otherwise it is the arrival time).
     pub const TS_SENT: Flags = Flags(16);
+    /// Part of an import: it touches no live state.
+    pub const IMPORT: Flags = Flags(32);
 
     /// Adds the bits of `other`.
     pub fn set(&mut self, other: Flags) {
@@ -111,6 +135,7 @@ impl Flags {
             (Self::OUT_OF_RANGE, "out_of_range"),
             (Self::HISTORICAL, "historical"),
             (Self::LATE, "late"),
+            (Self::IMPORT, "import"),
         ];
         named
             .iter()

@@ -252,10 +252,10 @@ fn check_limit(limit: Option<u32>) -> Result<u32, Problem> {
 
 fn parse_cursor(text: &str) -> Result<StreamKey, Problem> {
     let key = text.split_once('/').and_then(|(endpoint, device)| {
-        Some(StreamKey {
-            endpoint: EndpointName::new(endpoint).ok()?,
-            device: DeviceId::new(device).ok()?,
-        })
+        Some(StreamKey::live(
+            EndpointName::new(endpoint).ok()?,
+            DeviceId::new(device).ok()?,
+        ))
     });
     key.ok_or_else(|| Problem::bad_request("cursor: expected the next_cursor of a page"))
 }
@@ -318,6 +318,7 @@ pub async fn samples(
         to: parameters.to,
         cursor: parameters.cursor,
         until: None,
+        live_only: false,
         newest_first,
         limit,
     };

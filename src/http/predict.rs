@@ -119,10 +119,7 @@ pub async fn predict(
         return alone(endpoint, pin, codec, &body);
     };
     let device = DeviceId::new(&device).map_err(|error| Problem::bad_request(error.to_string()))?;
-    let key = StreamKey {
-        endpoint: endpoint.name.clone(),
-        device,
-    };
+    let key = StreamKey::live(endpoint.name.clone(), device);
     let prediction = on_stream(&site, endpoint, &key, pin, codec, &body).await?;
     Ok(Json(PredictionBody {
         endpoint: endpoint.name.to_string(),

@@ -220,10 +220,7 @@ fn check_stream(
         parameters.status.as_deref(),
     )
     .map_err(|message| (CloseCode::BadRequest, ErrorCode::UnknownVersion, message))?;
-    let key = StreamKey {
-        endpoint: endpoint.name.clone(),
-        device,
-    };
+    let key = StreamKey::live(endpoint.name.clone(), device);
     Ok(StreamRequest {
         endpoint: Arc::clone(endpoint),
         key,

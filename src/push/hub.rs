@@ -142,6 +142,7 @@ impl Hub {
                 cursor: Some(at),
                 until: Some(until),
                 limit: SLICE,
+                live_only: true,
                 ..SampleQuery::default()
             };
             match self.store.samples(&query).await {
@@ -177,7 +178,7 @@ impl Hub {
                 continue;
             }
             listeners.offset = id;
-            if listeners.by_pattern.is_empty() {
+            if listeners.by_pattern.is_empty() || !key.is_live() {
                 continue;
             }
             let patterns = Pattern::of_predictions(key);
@@ -355,6 +356,7 @@ impl Hub {
                 cursor: Some(from.offset),
                 until: Some(until),
                 limit: self.max_recover + 1,
+                live_only: true,
                 ..SampleQuery::default()
             };
             let missed = self.store.samples(&query).await?;
@@ -378,6 +380,7 @@ impl Hub {
                     endpoint,
                     device: Some(device),
                     until: Some(until),
+                    live_only: true,
                     newest_first: true,
                     limit: 1,
                     ..SampleQuery::default()
@@ -461,10 +464,10 @@ fn device_data(key: &StreamKey, state: DeviceState, at: i64, gap: Option<(u64, u
 }
 
 fn stored_key(sample: &StoredSample) -> Option<StreamKey> {
-    Some(StreamKey {
-        endpoint: EndpointName::new(&sample.endpoint).ok()?,
-        device: DeviceId::new(&sample.device).ok()?,
-    })
+    Some(StreamKey::live(
+        EndpointName::new(&sample.endpoint).ok()?,
+        DeviceId::new(&sample.device).ok()?,
+    ))
 }
 
 fn stored_event(sample: StoredSample) -> Option<Arc<Event>> {

@@ -115,10 +115,10 @@ mod tests {
     use tidegate_protocol::{DeviceId, EndpointName};
 
     fn key() -> StreamKey {
-        StreamKey {
-            endpoint: EndpointName::new("pump-health").unwrap(),
-            device: DeviceId::new("rig-1").unwrap(),
-        }
+        StreamKey::live(
+            EndpointName::new("pump-health").unwrap(),
+            DeviceId::new("rig-1").unwrap(),
+        )
     }
 
     #[test]

@@ -162,6 +162,8 @@ pub struct SampleQuery {
     pub cursor: Option<u64>,
     /// Up to and including this id.
     pub until: Option<u64>,
+    /// No imports.
+    pub live_only: bool,
     /// By falling id.
     pub newest_first: bool,
     /// At most so many.

@@ -210,7 +210,7 @@ impl Streams {
             Some(last) => last.receipt = Some(number),
             None => self.door.window.lock().done(number),
         }
-        let key = StreamKey { endpoint, device };
+        let key = StreamKey::live(endpoint, device);
         self.take_all(&key, &served, &mut arrivals).await
     }
 
@@ -288,10 +288,7 @@ impl Streams {
 
     /// A reading for an endpoint that is not there belongs to no stream: said and acknowledged.
     fn refuse(&self, endpoint: &EndpointName, device: &DeviceId, number: u64) {
-        let key = StreamKey {
-            endpoint: endpoint.clone(),
-            device: device.clone(),
-        };
+        let key = StreamKey::live(endpoint.clone(), device.clone());
         let outbox = Outbox::for_shared(key, self.door.ready.clone());
         let message = format!("no endpoint {endpoint:?}");
         outbox.say(ServerMessage::Error(ServerError {

@@ -22,8 +22,8 @@ pub struct Bulk {
 
 /// Streams that the store does not know yet.
 pub static NEW_STREAMS: Bulk = Bulk::new(
-    "INSERT INTO streams (id, pos, epoch, high_water, mode, last_ts, last_seen, samples, endpoint, device, created) VALUES ",
-    11,
+    "INSERT INTO streams (id, pos, epoch, high_water, mode, last_ts, last_seen, samples, endpoint, device, import, created) VALUES ",
+    12,
     "",
 );
 

@@ -29,6 +29,7 @@ fn key(row: &SqliteRow, column: usize) -> Result<StreamKey> {
     Ok(StreamKey {
         endpoint: EndpointName::new(row.get(column)).map_err(bad)?,
         device: DeviceId::new(row.get(column + 1)).map_err(bad)?,
+        import: number(row, column + 2),
     })
 }
 
@@ -37,10 +38,12 @@ pub async fn load_stream(pool: &SqlitePool, key: &StreamKey) -> Result<Option<St
     // One read transaction: marks, gaps and snapshot belong to the same commit.
     let mut connection = pool.begin().await?;
     let row = sqlx::query(
-        "SELECT id, pos, epoch, high_water, mode, last_ts, last_seen FROM streams WHERE endpoint = ? AND device = ?",
+        "SELECT id, pos, epoch, high_water, mode, last_ts, last_seen FROM streams \
+         WHERE endpoint = ? AND device = ? AND import = ?",
     )
     .bind(key.endpoint.to_string())
     .bind(key.device.to_string())
+    .bind(key.import.cast_signed())
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
@@ -161,7 +164,7 @@ pub async fn samples(pool: &SqlitePool, wanted: &SampleQuery) -> Result<Vec<Stor
     query.push("WHERE 1");
     if let (Some(endpoint), Some(device)) = (&wanted.endpoint, &wanted.device) {
         query
-            .push(" AND s.stream_id = (SELECT id FROM streams WHERE endpoint = ")
+            .push(" AND s.stream_id IN (SELECT id FROM streams WHERE endpoint = ")
             .push_bind(endpoint.clone());
         query
             .push(" AND device = ")
@@ -171,6 +174,9 @@ pub async fn samples(pool: &SqlitePool, wanted: &SampleQuery) -> Result<Vec<Stor
         query.push(" AND t.endpoint = ").push_bind(endpoint.clone());
     } else if let Some(device) = &wanted.device {
         query.push(" AND t.device = ").push_bind(device.clone());
+    }
+    if wanted.live_only {
+        query.push(" AND t.import = 0");
     }
     if let Some(epoch) = wanted.epoch {
         query.push(" AND s.epoch = ").push_bind(epoch.cast_signed());
@@ -235,7 +241,7 @@ pub async fn devices(
     limit: u32,
 ) -> Result<Vec<DeviceRow>> {
     let mut query = QueryBuilder::<Sqlite>::new(
-        "SELECT id, endpoint, device, epoch, high_water, samples, last_seen FROM streams WHERE 1",
+        "SELECT id, endpoint, device, import, epoch, high_water, samples, last_seen FROM streams WHERE import = 0",
     );
     if let Some(endpoint) = endpoint {
         query
@@ -265,10 +271,10 @@ pub async fn devices(
         let last = newest.build().fetch_optional(pool).await?;
         devices.push(DeviceRow {
             key: key(row, 1)?,
-            epoch: number(row, 3),
-            high_water: optional_number(row, 4),
-            samples: number(row, 5),
-            last_seen: row.get(6),
+            epoch: number(row, 4),
+            high_water: optional_number(row, 5),
+            samples: number(row, 6),
+            last_seen: row.get(7),
             last: last.as_ref().map(stored_sample).transpose()?,
         });
     }
