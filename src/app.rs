@@ -15,6 +15,7 @@ use crate::store::writer::writer;
 use crate::store::{Store, StoreError};
 use crate::stream::now_ms;
 use crate::telemetry::{self, Rates};
+use crate::upkeep::{Gatherer, Keeper};
 use axum::serve::ListenerExt;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -95,16 +96,26 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.live.max_recover,
     );
     let rates = Arc::new(Rates::default());
+    let (rollups, gatherer) = Gatherer::new(Arc::clone(&store), high_sample).await?;
     let (handle, writer) = writer(
         Arc::clone(&store),
         config.store,
         high_sample,
-        Recorder::new(Arc::clone(&hub), Arc::clone(&rates)),
+        Recorder::new(Arc::clone(&hub), rollups, Arc::clone(&rates)),
     );
     let flush = CancellationToken::new();
     let writing = tokio::spawn(writer.run(flush.clone()));
     let tracker = TaskTracker::new();
     let stop = CancellationToken::new();
+    let keeper = Keeper {
+        store: Arc::clone(&store),
+        keep: config.store.keep,
+        health: Arc::clone(handle.health()),
+        rolled_up: gatherer.stored(),
+        calibration: engine.longest_calibration(),
+    };
+    tracker.spawn(gatherer.run(stop.clone()));
+    tracker.spawn(keeper.run(stop.clone()));
     let pipeline = Arc::new(Pipeline::new(
         engine,
         store,

@@ -14,6 +14,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Longest that anything is kept by its age: a hundred years.
+const MOST_DAYS: u64 = 36_500;
+
 /// Why the server does not start; each problem names its key.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -87,6 +90,23 @@ pub struct StoreConfig {
     pub commit_interval: Duration,
     /// Whether every commit is synced to the disk.
     pub synchronous_full: bool,
+    /// What is kept, and for how long.
+    pub keep: Keep,
+}
+
+/// What the store keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Days that samples are kept; 0 is for ever.
+    pub days: u32,
+    /// Largest size of the database, bytes; the oldest samples go first.
+    pub max_bytes: u64,
+    /// Room on the disk below which new readings are refused, bytes.
+    pub min_free_bytes: u64,
+    /// Days that roll-ups by minute are kept; 0 is for ever.
+    pub minutes_days: u32,
+    /// Days that roll-ups by hour are kept; 0 is for ever.
+    pub hours_days: u32,
 }
 
 /// The MQTT door, typed.
@@ -198,6 +218,13 @@ impl RawConfig {
                 max_batch: self.store.max_batch,
                 commit_interval: Duration::from_millis(self.store.commit_interval_ms.into()),
                 synchronous_full: self.store.synchronous == "full",
+                keep: Keep {
+                    days: self.store.keep_days,
+                    max_bytes: self.store.max_bytes,
+                    min_free_bytes: self.store.min_free_bytes,
+                    minutes_days: self.store.keep_minutes_days,
+                    hours_days: self.store.keep_hours_days,
+                },
             },
             live: self.live,
             mqtt,
@@ -275,6 +302,31 @@ fn check_bounds(raw: &RawConfig, problems: &mut Vec<String>) {
         raw.store.commit_interval_ms.into(),
         0,
         1_000,
+    );
+    within("store.keep_days", raw.store.keep_days.into(), 0, MOST_DAYS);
+    within(
+        "store.max_bytes",
+        raw.store.max_bytes,
+        1_000_000,
+        tidegate_protocol::MAX_NUMBER,
+    );
+    within(
+        "store.min_free_bytes",
+        raw.store.min_free_bytes,
+        0,
+        tidegate_protocol::MAX_NUMBER,
+    );
+    within(
+        "store.keep_minutes_days",
+        raw.store.keep_minutes_days.into(),
+        0,
+        MOST_DAYS,
+    );
+    within(
+        "store.keep_hours_days",
+        raw.store.keep_hours_days.into(),
+        0,
+        MOST_DAYS,
     );
     within(
         "live.max_subscriptions",

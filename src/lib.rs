@@ -3,7 +3,7 @@
 //! The modules in the order a reading passes them: [`ingest`] (bytes to arrivals), [`pipeline`] (admit, step, push, record, on one screen),
 //! [`session`] (one stream's place and state), [`inference`] (versions and the step), [`store`] (the durable record), [`push`]
 //! (answers and live events). Around them: [`http`] (API, page, upgrades), [`socket`] (the WebSocket stack), [`stream`] (the words
-//! that all share), [`config`], [`telemetry`], and [`app`], which wires everything. [`client`] is the device's side of the protocol;
+//! that all share), [`config`], [`telemetry`], [`upkeep`] (roll-ups, retention, room), and [`app`], which wires everything. [`client`] is the device's side of the protocol;
 //! [`cli`] holds the commands. `docs/ARCHITECTURE.md` has the map.
 
 pub mod app;
@@ -20,3 +20,4 @@ pub mod socket;
 pub mod store;
 pub mod stream;
 pub mod telemetry;
+pub mod upkeep;

@@ -7,17 +7,19 @@
 mod commit;
 mod load;
 mod lookup;
+mod reset;
 mod switch;
 
 pub use commit::{Origin, Recorder};
 pub use load::LoadSessionError;
+pub use reset::ResetError;
 pub use switch::SwitchError;
 
 use crate::config::Config;
 use crate::inference::Engine;
 use crate::push::{Hub, Outbox};
 use crate::session::{Admission, Checked, Numbers, Session, SessionCell, Sessions};
-use crate::store::writer::{Entry, WriterHandle};
+use crate::store::writer::{Entry, Full, WriterHandle};
 use crate::store::{Store, StoreError};
 use crate::stream::{Row, SampleRow, What, now_ms};
 use crate::telemetry::{Rates, metric};
@@ -80,6 +82,9 @@ pub enum TakeError {
     /// The store's queue had no room for `overload_close_s`.
     #[error("the store cannot keep up")]
     Overloaded,
+    /// New readings stay out: no room on the disk.
+    #[error("{0}")]
+    Full(Full),
     /// A newer connection holds the stream.
     #[error("a newer connection of this stream took over")]
     TakenOver,
@@ -219,16 +224,21 @@ impl Pipeline {
         &self,
         rows: usize,
     ) -> Result<tokio::sync::mpsc::PermitIterator<'_, Entry<Origin>>, TakeError> {
-        if let Some(permits) = self.writer.try_reserve(rows) {
+        let health = self.writer.health();
+        if health.full().is_none()
+            && let Some(permits) = self.writer.try_reserve(rows)
+        {
             return Ok(permits);
         }
-        let wait = tokio::time::timeout(
-            self.config.connections.overload_close,
-            self.writer.reserve(rows),
-        )
-        .await;
-        wait.map_err(|_| TakeError::Overloaded)?
-            .ok_or(TakeError::Stopping)
+        let waiting = async {
+            health.has_room().await;
+            self.writer.reserve(rows).await
+        };
+        let patience = self.config.connections.overload_close;
+        match tokio::time::timeout(patience, waiting).await {
+            Ok(permits) => permits.ok_or(TakeError::Stopping),
+            Err(_) => Err(health.full().map_or(TakeError::Overloaded, TakeError::Full)),
+        }
     }
 }
 
@@ -259,7 +269,10 @@ fn take_one(
     }
     session.last_seen = arrival.received_at;
     if matches!(arrival.what, Arrived::Reset) {
-        record(session.reset(), Origin::of(link, &arrival));
+        record(
+            session.reset("asked by the device"),
+            Origin::of(link, &arrival),
+        );
         return Ok(());
     }
     // A refused reading without a number (not even decodable, perhaps) uses up none.

@@ -221,7 +221,8 @@ pub struct RefusalRow {
 /// One row of a stream's log on its way to the store.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// Sample id, given by the writer in commit order before the first try; 0 until then and for other rows.
+    /// Sample id, given by the writer in commit order before the first try; other rows get the newest one given before
+    /// them. 0 until then.
     pub id: u64,
     /// The stream.
     pub stream: Arc<StreamRef>,
@@ -245,7 +246,10 @@ pub enum What {
     /// The epoch of `after` begins.
     Epoch,
     /// The state was set back to that of a new stream; the row's snapshot holds it.
-    Reset,
+    Reset {
+        /// Who asked.
+        reason: &'static str,
+    },
     /// Another version serves from here on; its warmed state is the row's snapshot.
     Switch {
         /// Who serves.

@@ -39,6 +39,16 @@ pub mod metric {
     pub const STORE_COMMITS: &str = "tidegate_store_commits_total";
     /// Commits that failed and were tried again.
     pub const STORE_FAILURES: &str = "tidegate_store_failures_total";
+    /// Bytes of the database.
+    pub const STORE_BYTES: &str = "tidegate_store_bytes";
+    /// Bytes left on the disk that holds it.
+    pub const STORE_FREE_BYTES: &str = "tidegate_store_free_bytes";
+    /// 1 while new readings stay out for want of room.
+    pub const STORE_FULL: &str = "tidegate_store_full";
+    /// Samples that retention took.
+    pub const RETIRED: &str = "tidegate_retired_samples_total";
+    /// Times the roll-ups fell behind the committed log and read it from the store.
+    pub const ROLLUPS_LAGGED: &str = "tidegate_rollups_lagged_total";
     /// 1 while commits fail.
     pub const STORE_FAILING: &str = "tidegate_store_failing";
     /// Streams stopped because the store refused a row.

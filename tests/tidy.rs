@@ -36,8 +36,10 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("store", "ground"),
     ("push", "ground store"),
     ("session", "ground inference push"),
+    // Behind the road: follows the committed log, keeps the store within its bounds.
+    ("upkeep", "ground store"),
     // The road.
-    ("pipeline", "ground stations"),
+    ("pipeline", "ground stations upkeep"),
     // The doors: the road and the handles of the stations.
     ("ingest", "ground stations pipeline"),
     ("http", "ground stations pipeline ingest"),

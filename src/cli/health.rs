@@ -2,17 +2,14 @@
 //!
 //! One GET of `/health/ready` over a plain socket within two seconds; says one line and answers with the exit code.
 
-use anyhow::{Context, bail};
+use super::ask::{Answer, ask};
+use anyhow::bail;
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// Longest wait for the answer.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Enough for the status line and the headers before it is judged.
-const MOST_BYTES: u64 = 4 * 1024;
 
 /// Ask a server whether it is ready; exits with 0 when it is.
 #[derive(Debug, Clone, Args)]
@@ -27,8 +24,8 @@ pub struct HealthArgs {
 /// # Errors
 /// None: a server that cannot be asked is not ready, which is an answer.
 pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
-    let asked = tokio::time::timeout(DEADLINE, ask(&args.url)).await;
-    match asked.unwrap_or_else(|_| bail!("no answer within {} s", DEADLINE.as_secs())) {
+    let answer = ask(&args.url, "GET", "/health/ready", DEADLINE).await;
+    match answer.and_then(|answer| judge(&answer)) {
         Ok(()) => {
             println!("{}: ready", args.url);
             Ok(ExitCode::SUCCESS)
@@ -40,43 +37,19 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn ask(url: &str) -> anyhow::Result<()> {
-    let rest = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("ws://"));
-    let authority = rest
-        .context("expected http://host:port")?
-        .trim_end_matches('/');
-    let mut socket = TcpStream::connect(authority)
-        .await
-        .context("cannot connect")?;
-    let request =
-        format!("GET /health/ready HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    socket.take(MOST_BYTES).read_to_end(&mut answer).await?;
-    judge(&answer)
-}
-
 /// Ready is status 200.
-fn judge(answer: &[u8]) -> anyhow::Result<()> {
-    let line = answer
-        .split(|byte| *byte == b'\r')
-        .next()
-        .unwrap_or_default();
-    let line = String::from_utf8_lossy(line);
-    let mut words = line.split(' ');
-    let is_http = words.next().is_some_and(|word| word.starts_with("HTTP/1."));
-    match words.next() {
-        Some("200") if is_http => Ok(()),
-        Some(_) if is_http => bail!("{line}"),
-        _ => bail!("no HTTP answer"),
+fn judge(answer: &Answer) -> anyhow::Result<()> {
+    match answer.status() {
+        Some(200) => Ok(()),
+        Some(_) => bail!("{}", answer.line),
+        None => bail!("no HTTP answer"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     /// A server that answers one request.

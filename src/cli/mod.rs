@@ -1,9 +1,12 @@
 //! The commands of the `tidegate` binary.
 //!
-//! `serve` and `demo` start a server; `send` is a device; `health` asks a server how it is. Each command's flags are a struct in its file.
+//! `serve` and `demo` start a server; `send` is a device; `health` asks a server how it is; `reset` has a device calibrate
+//! anew. Each command's flags are a struct in its file.
 
+mod ask;
 pub mod demo;
 pub mod health;
+pub mod reset;
 pub mod rigs;
 pub mod send;
 pub mod serve;
@@ -31,6 +34,8 @@ enum Command {
     Send(send::SendArgs),
     /// Ask a server whether it is ready.
     Health(health::HealthArgs),
+    /// Set a device's model state back.
+    Reset(reset::ResetArgs),
     /// Print completions for a shell.
     Completions {
         /// bash, zsh, fish, elvish or powershell.
@@ -49,6 +54,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args).await,
             Command::Send(args) => send::run(args).await,
             Command::Health(args) => health::run(args).await,
+            Command::Reset(args) => reset::run(args).await,
             Command::Completions { shell } => {
                 clap_complete::generate(
                     shell,

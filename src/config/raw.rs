@@ -73,6 +73,16 @@ pub struct RawStore {
     pub commit_interval_ms: u32,
     /// `full` (an ack survives power loss) or `normal` (an ack survives a process kill).
     pub synchronous: String,
+    /// Days that samples are kept; 0 is for ever. What a fold needs is kept beyond.
+    pub keep_days: u32,
+    /// Largest size of the database, bytes: past it the oldest samples go, and when nothing more can go, new readings are refused.
+    pub max_bytes: u64,
+    /// Room on the disk below which new readings are refused, bytes.
+    pub min_free_bytes: u64,
+    /// Days that roll-ups by minute are kept; 0 is for ever.
+    pub keep_minutes_days: u32,
+    /// Days that roll-ups by hour are kept; 0 is for ever.
+    pub keep_hours_days: u32,
 }
 
 /// Live subscribers.
@@ -155,6 +165,11 @@ impl Default for RawStore {
             max_batch: 4_096,
             commit_interval_ms: 5,
             synchronous: "full".into(),
+            keep_days: 90,
+            max_bytes: 64 << 30,
+            min_free_bytes: 256 << 20,
+            keep_minutes_days: 400,
+            keep_hours_days: 3_650,
         }
     }
 }

@@ -240,7 +240,7 @@ fn device_body(online: bool, row: DeviceRow) -> DeviceBody {
     }
 }
 
-fn check_limit(limit: Option<u32>) -> Result<u32, Problem> {
+pub(super) fn check_limit(limit: Option<u32>) -> Result<u32, Problem> {
     let limit = limit.unwrap_or(DEFAULT_LIMIT);
     if (1..=MAX_LIMIT).contains(&limit) {
         return Ok(limit);

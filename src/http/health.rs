@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 pub struct Readiness {
     /// Whether new work is welcome.
     ready: bool,
-    /// `ok`, or `failing` while commits are retried.
+    /// `ok`, `failing` while commits are retried, or `full` while new readings stay out for want of room.
     store: &'static str,
     /// `off`, `connected` or `reconnecting`. A lost broker does not make the server unready: other doors work.
     mqtt: &'static str,
@@ -33,7 +33,8 @@ pub async fn live() -> &'static str {
 pub async fn ready(site: Shared) -> impl IntoResponse {
     let failing = site.pipeline.writer().health().is_failing();
     let stopping = site.stop.is_cancelled();
-    let ready = site.ready.load(Ordering::Relaxed) && !failing && !stopping;
+    let full = site.pipeline.writer().health().full().is_some();
+    let ready = site.ready.load(Ordering::Relaxed) && !failing && !full && !stopping;
     let status = if ready {
         StatusCode::OK
     } else {
@@ -44,7 +45,11 @@ pub async fn ready(site: Shared) -> impl IntoResponse {
         Some(mqtt) if mqtt.is_connected() => "connected",
         Some(_) => "reconnecting",
     };
-    let store = if failing { "failing" } else { "ok" };
+    let store = match (failing, full) {
+        (true, _) => "failing",
+        (false, true) => "full",
+        (false, false) => "ok",
+    };
     (
         status,
         Json(Readiness {

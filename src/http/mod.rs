@@ -8,6 +8,8 @@ mod health;
 mod page;
 mod predict;
 mod problem;
+mod reset;
+mod rollups;
 mod upgrade;
 
 pub use problem::Problem;
@@ -65,6 +67,8 @@ pub type Shared = axum::extract::State<Arc<Site>>;
         api::models,
         api::devices,
         api::samples,
+        rollups::rollups,
+        reset::reset,
         predict::predict,
         health::live,
         health::ready,
@@ -89,6 +93,8 @@ pub fn router(site: Arc<Site>) -> Router {
         .route("/api/v1/models", get(api::models))
         .route("/api/v1/devices", get(api::devices))
         .route("/api/v1/samples", get(api::samples))
+        .route("/api/v1/rollups", get(rollups::rollups))
+        .route("/api/v1/{endpoint}/reset", post(reset::reset))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -87,6 +87,18 @@ pub fn wished(
     }
 }
 
+/// The endpoint of that name.
+pub(super) fn endpoint<'a>(site: &'a Site, name: &str) -> Result<&'a Arc<ServedEndpoint>, Problem> {
+    site.pipeline.engine.endpoint(name).ok_or_else(|| {
+        let name: String = name.chars().take(64).collect();
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            "unknown_endpoint",
+            format!("no endpoint {name:?}"),
+        )
+    })
+}
+
 /// Predicts for one reading. With `device` it joins that stream and is answered once it is durable.
 #[utoipa::path(post, path = "/api/v1/{endpoint}/predict", params(("endpoint" = String, Path), PredictParameters),
     request_body(content = Object, description = "a reading: `{\"seq\":0,\"ts\":...,\"values\":[...]}` or bare values"),
@@ -100,14 +112,7 @@ pub async fn predict(
     body: Bytes,
 ) -> Result<Json<PredictionBody>, Problem> {
     let Query(parameters) = parameters?;
-    let endpoint = site.pipeline.engine.endpoint(&name).ok_or_else(|| {
-        let name: String = name.chars().take(64).collect();
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            "unknown_endpoint",
-            format!("no endpoint {name:?}"),
-        )
-    })?;
+    let endpoint = endpoint(&site, &name)?;
     let pin = wished(
         endpoint,
         parameters.version.as_deref(),

@@ -68,6 +68,15 @@ impl Engine {
         all
     }
 
+    /// Readings that the hungriest version of all is calibrated on.
+    pub fn longest_calibration(&self) -> u32 {
+        let versions = self.by_id.values();
+        versions
+            .map(|served| served.version.manifest.calibration)
+            .max()
+            .unwrap_or(0)
+    }
+
     /// The version of a row id, if it is loaded.
     pub fn by_id(&self, id: i64) -> Option<&Arc<Served>> {
         self.by_id.get(&id)

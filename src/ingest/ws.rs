@@ -98,7 +98,9 @@ impl From<TakeError> for Ending {
             TakeError::Stopping => {
                 Self::close(CloseCode::ShuttingDown, ErrorCode::ShuttingDown, message)
             }
-            TakeError::Overloaded | TakeError::Retired => Self::overloaded(message),
+            TakeError::Overloaded | TakeError::Full(_) | TakeError::Retired => {
+                Self::overloaded(message)
+            }
             TakeError::Store(_) => Self::overloaded("the store cannot be read now"),
         }
     }

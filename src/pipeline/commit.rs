@@ -8,6 +8,7 @@ use crate::session::SessionCell;
 use crate::store::writer::{CommitSink, Entry};
 use crate::stream::{Flags, Row, SampleRow, What};
 use crate::telemetry::{Rates, metric};
+use crate::upkeep::Feed;
 use std::sync::Arc;
 use tidegate_protocol::message::{FeedbackStored, Gap, Nack, ResetDone};
 use tidegate_protocol::{CloseCode, ErrorCode, Output, ServerMessage};
@@ -59,13 +60,18 @@ impl Origin {
 /// The pipeline's side of the writer.
 pub struct Recorder {
     hub: Arc<Hub>,
+    rollups: Feed,
     rates: Arc<Rates>,
 }
 
 impl Recorder {
-    /// A recorder that feeds the hub.
-    pub fn new(hub: Arc<Hub>, rates: Arc<Rates>) -> Self {
-        Self { hub, rates }
+    /// A recorder that feeds the hub and the roll-ups.
+    pub fn new(hub: Arc<Hub>, rollups: Feed, rates: Arc<Rates>) -> Self {
+        Self {
+            hub,
+            rollups,
+            rates,
+        }
     }
 }
 
@@ -79,6 +85,7 @@ impl CommitSink<Origin> for Recorder {
             }
         }
         self.rates.committed(samples.len());
+        self.rollups.committed(&samples);
         self.hub.committed(samples);
     }
 
@@ -202,7 +209,7 @@ fn answer(row: &Row, outbox: &Arc<Outbox>, said: Said) {
             seq: *seq,
             reference: said.reference,
         })),
-        What::Reset => outbox.say(ServerMessage::Reset(ResetDone {
+        What::Reset { .. } => outbox.say(ServerMessage::Reset(ResetDone {
             epoch: row.after.epoch,
         })),
         What::Epoch | What::Switch { .. } => {}

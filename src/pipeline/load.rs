@@ -3,7 +3,7 @@
 use super::Pipeline;
 use crate::inference::{Fold, ResumeError, Served};
 use crate::session::{Bounds, Gaps, OpenError, Session, SessionCell};
-use crate::store::{StoreError, StoredSnapshot, StoredStream};
+use crate::store::{Place, StoreError, StoredSnapshot, StoredStream};
 use crate::stream::{Marks, StreamKey, StreamRef};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -94,35 +94,39 @@ impl Pipeline {
         };
         let mut fold = resume(snapshot, served)
             .map_err(|error| LoadSessionError::Resume(key.clone(), error))?;
-        self.fold_log(&mut fold, stored.stream.id, snapshot.pos, stored.marks.pos)
-            .await?;
+        self.fold_log(
+            &mut fold,
+            stored.stream.id,
+            snapshot.place,
+            stored.marks.pos,
+        )
+        .await?;
         Ok(Some(fold))
     }
 
-    /// Folds the readings at positions `after + 1 ..= until`, in slices so that no long read pins the log.
-    pub(super) async fn fold_log(
+    /// Folds the readings behind `place`, up to position `until`, in slices so that no long read pins the log.
+    async fn fold_log(
         &self,
         fold: &mut Fold,
         stream: i64,
-        after: u64,
+        mut place: Place,
         until: u64,
     ) -> Result<(), StoreError> {
-        let mut pos = after;
         loop {
-            let slice = self.store.log_after(stream, pos, FOLD_SLICE).await?;
-            let Some(last) = slice.last().map(|reading| reading.pos) else {
+            let slice = self.store.log_after(stream, place, FOLD_SLICE).await?;
+            let Some(last) = slice.last().map(|reading| reading.place) else {
                 return Ok(());
             };
             for reading in slice
                 .iter()
-                .filter(|reading| reading.folded && reading.pos <= until)
+                .filter(|reading| reading.folded && reading.place.pos <= until)
             {
                 fold.step(&reading.values, reading.ts);
             }
-            if last >= until {
+            if last.pos >= until {
                 return Ok(());
             }
-            pos = last;
+            place = last;
         }
     }
 }

@@ -66,18 +66,19 @@ impl Pipeline {
         }
         let manifest = &wanted.version.manifest;
         let begin = self.store.last_reset(stream).await?;
-        let calibrated = self
+        let learned = self
             .store
-            .nth_folded(stream, begin, manifest.calibration)
-            .await?
-            .unwrap_or(at);
-        self.fold_log(&mut fold, stream, begin, calibrated.min(at))
+            .calibration(stream, begin, manifest.calibration)
             .await?;
-        let recent = at.saturating_sub(manifest.memory.into()).max(calibrated);
-        if recent < at {
-            self.fold_log(&mut fold, stream, recent, at).await?;
+        let calibrated = learned.last().map_or(begin.pos, |last| last.place.pos);
+        let recent = self.store.newest_folded(stream, manifest.memory).await?;
+        let recent = recent
+            .iter()
+            .filter(|reading| reading.place.pos > calibrated);
+        for reading in learned.iter().chain(recent).filter(|r| r.place.pos <= at) {
+            fold.step(&reading.values, reading.ts);
         }
-        Ok((fold, Some(begin)))
+        Ok((fold, Some(begin.pos)))
     }
 
     /// Records the switch if the stream still stands at `at`.

@@ -188,13 +188,13 @@ impl Session {
     }
 
     /// Forgets what was learned.
-    pub fn reset(&mut self) -> Row {
+    pub fn reset(&mut self, reason: &'static str) -> Row {
         self.fold.reset();
         self.marks.last_ts = None;
         let snapshot = Some(self.snapshot());
         Row {
             snapshot,
-            ..self.row(What::Reset)
+            ..self.row(What::Reset { reason })
         }
     }
 

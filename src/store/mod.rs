@@ -1,12 +1,17 @@
 //! The durable record behind one small trait in domain words.
 //!
-//! Owns the trait [`Store`], what is read back, and the [`writer`] which gathers rows. A database is a file:
+//! Owns the trait [`Store`] with its part [`Upkeep`], what is read back, and the [`writer`] which gathers rows. A database is a file:
 //! [`sqlite`]. Promises that a batch commits whole or not at all, each stream by compare-and-set on its position,
 //! and that what `commit` returned is synced (as configured). Knows nothing of sockets, models or sessions.
 
+mod disk;
 pub mod lock;
+pub mod rollup;
 pub mod sqlite;
+pub mod upkeep;
 pub mod writer;
+
+pub use upkeep::Upkeep;
 
 use crate::stream::{Marks, RefusalRow, Row, StreamKey, StreamRef};
 use futures_util::future::BoxFuture;
@@ -50,11 +55,20 @@ pub struct StoredStream {
     pub last_seen: i64,
 }
 
+/// A place in a stream's log: behind the row at `pos`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Position of the row.
+    pub pos: u64,
+    /// The stream's samples behind the row have higher ids than this, those before it none.
+    pub sample_id: u64,
+}
+
 /// A snapshot as read back; the version is an id, because it may no longer be loaded.
 #[derive(Debug, Clone)]
 pub struct StoredSnapshot {
-    /// Behind this position.
-    pub pos: u64,
+    /// Behind this row.
+    pub place: Place,
     /// Whose state.
     pub version_id: i64,
     /// Names and lengths of its buffers.
@@ -73,8 +87,8 @@ pub struct StoredSnapshot {
 /// readings ever stands behind the newest snapshot.
 #[derive(Debug, Clone)]
 pub struct LoggedReading {
-    /// Position.
-    pub pos: u64,
+    /// Its position, and its id as a sample (0: retired, kept for calibrations only).
+    pub place: Place,
     /// Measured, Unix ms.
     pub ts: i64,
     /// The values.
@@ -97,6 +111,8 @@ pub enum Known {
 pub struct StoredSample {
     /// The row id.
     pub id: u64,
+    /// Row id of the stream.
+    pub stream: i64,
     /// The endpoint.
     pub endpoint: String,
     /// The device.
@@ -188,7 +204,7 @@ pub struct DeviceRow {
 }
 
 /// What the store must do, whatever the database.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Upkeep {
     /// The log's id: another one for another database.
     fn log_id(&self) -> &str;
 
@@ -207,19 +223,27 @@ pub trait Store: Send + Sync + 'static {
     fn load_stream<'a>(&'a self, key: &'a StreamKey)
     -> BoxFuture<'a, Result<Option<StoredStream>>>;
 
-    /// The log of a stream behind a position, at most `limit` readings.
+    /// The log of a stream behind a place, at most `limit` readings.
     fn log_after(
         &self,
         stream: i64,
-        pos: u64,
+        place: Place,
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<LoggedReading>>>;
 
-    /// Position of the newest reset of a stream, 0 when there was none.
-    fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<u64>>;
+    /// The newest reset of a stream; the beginning of its log when there was none.
+    fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<Place>>;
 
-    /// Position of the `n`-th reading behind `pos`; `None` when there are fewer.
-    fn nth_folded(&self, stream: i64, pos: u64, n: u32) -> BoxFuture<'_, Result<Option<u64>>>;
+    /// The first `n` folded readings behind a place, retired ones that were kept for calibrations included.
+    fn calibration(
+        &self,
+        stream: i64,
+        place: Place,
+        n: u32,
+    ) -> BoxFuture<'_, Result<Vec<LoggedReading>>>;
+
+    /// The newest `n` folded readings of a stream, in the order of the log.
+    fn newest_folded(&self, stream: i64, n: u32) -> BoxFuture<'_, Result<Vec<LoggedReading>>>;
 
     /// What is known of one number.
     fn find(&self, stream: i64, epoch: u64, seq: u64) -> BoxFuture<'_, Result<Option<Known>>>;

@@ -6,9 +6,10 @@
 
 mod bulk;
 mod read;
+mod upkeep;
 
 use super::{
-    DeviceRow, Known, LoggedReading, Result, SampleQuery, Store, StoreError, StoredSample,
+    DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError, StoredSample,
     StoredStream,
 };
 use crate::stream::{Marks, Numbering, Row, Snapshot, StreamKey, What, now_ms};
@@ -19,7 +20,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection, Row as _};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidegate_protocol::EndpointName;
 use tidegate_protocol::codec::encode_output;
@@ -32,6 +33,7 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migration
 
 /// The database file `tidegate.db` in a data dir.
 pub struct SqliteStore {
+    file: PathBuf,
     log_id: String,
     writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
@@ -43,8 +45,9 @@ impl SqliteStore {
     /// # Errors
     /// A file that cannot be opened or is no database of ours.
     pub async fn open(data_dir: &Path, synchronous_full: bool) -> Result<Self> {
+        let file = data_dir.join("tidegate.db");
         let options = SqliteConnectOptions::new()
-            .filename(data_dir.join("tidegate.db"))
+            .filename(&file)
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(128);
         let synchronous = if synchronous_full {
@@ -68,6 +71,7 @@ impl SqliteStore {
             .connect_with(options.read_only(true))
             .await?;
         Ok(Self {
+            file,
             log_id,
             writer: Mutex::new(Some(writer)),
             readers,
@@ -98,7 +102,7 @@ impl Store for SqliteStore {
     fn high_ids(&self) -> BoxFuture<'_, Result<(u64, i64)>> {
         Box::pin(async {
             let row = sqlx::query(
-                "SELECT coalesce((SELECT max(id) FROM samples), 0), coalesce((SELECT max(id) FROM streams), 0)",
+                "SELECT max(coalesce((SELECT max(id) FROM samples), 0), (SELECT first_kept - 1 FROM log)), coalesce((SELECT max(id) FROM streams), 0)",
             )
             .fetch_one(&self.readers)
             .await?;
@@ -142,40 +146,35 @@ impl Store for SqliteStore {
     fn log_after(
         &self,
         stream: i64,
-        pos: u64,
+        place: Place,
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<LoggedReading>>> {
-        Box::pin(read::log_after(&self.readers, stream, pos, limit))
+        Box::pin(read::log_after(&self.readers, stream, place, limit))
     }
 
-    fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<u64>> {
+    fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<Place>> {
         Box::pin(async move {
             let row = sqlx::query(
-                "SELECT coalesce(max(pos), 0) FROM stream_log WHERE stream_id = ? AND kind = 2",
+                "SELECT pos, sample_id FROM stream_log WHERE stream_id = ? AND kind = 2 ORDER BY pos DESC LIMIT 1",
             )
             .bind(stream)
-            .fetch_one(&self.readers)
-            .await?;
-            Ok(read::number(&row, 0))
-        })
-    }
-
-    fn nth_folded(&self, stream: i64, pos: u64, n: u32) -> BoxFuture<'_, Result<Option<u64>>> {
-        Box::pin(async move {
-            let Some(skip) = n.checked_sub(1) else {
-                return Ok(Some(pos));
-            };
-            // Late readings are stored but not folded; their flag is 8 (see `Flags::LATE`).
-            let row = sqlx::query(
-                "SELECT pos FROM samples WHERE stream_id = ? AND pos > ? AND flags & 8 = 0 ORDER BY id LIMIT 1 OFFSET ?",
-            )
-            .bind(stream)
-            .bind(signed(pos))
-            .bind(skip)
             .fetch_optional(&self.readers)
             .await?;
-            Ok(row.map(|row| read::number(&row, 0)))
+            Ok(row.map_or(Place::default(), |row| read::place(&row, 0)))
         })
+    }
+
+    fn calibration(
+        &self,
+        stream: i64,
+        place: Place,
+        n: u32,
+    ) -> BoxFuture<'_, Result<Vec<LoggedReading>>> {
+        Box::pin(read::calibration(&self.readers, stream, place, n))
+    }
+
+    fn newest_folded(&self, stream: i64, n: u32) -> BoxFuture<'_, Result<Vec<LoggedReading>>> {
+        Box::pin(read::newest_folded(&self.readers, stream, n))
     }
 
     fn find(&self, stream: i64, epoch: u64, seq: u64) -> BoxFuture<'_, Result<Option<Known>>> {
@@ -399,8 +398,8 @@ async fn write_extras(connection: &mut SqliteConnection, row: &Row) -> Result<()
         What::Epoch => {
             insert_log_row(connection, row, 3, None, None, "started by the device").await?;
         }
-        What::Reset => {
-            insert_log_row(connection, row, 2, None, None, "asked by the device").await?;
+        What::Reset { reason } => {
+            insert_log_row(connection, row, 2, None, None, reason).await?;
         }
         What::Switch {
             version,
@@ -431,11 +430,12 @@ async fn insert_log_row(
     reason: &str,
 ) -> Result<()> {
     sqlx::query(
-        "INSERT INTO stream_log (stream_id, pos, kind, epoch, version_id, warm_from, reason, at) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO stream_log (stream_id, pos, sample_id, kind, epoch, version_id, warm_from, reason, at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(row.stream.id)
     .bind(signed(row.after.pos))
+    .bind(signed(row.id))
     .bind(kind)
     .bind(signed(row.after.epoch))
     .bind(version)
@@ -500,11 +500,12 @@ async fn insert_snapshot(
     snapshot: &Snapshot,
 ) -> Result<()> {
     sqlx::query(
-        "INSERT INTO snapshots (stream_id, pos, version_id, layout, numerics_rev, last_ts, state) \
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO snapshots (stream_id, pos, sample_id, version_id, layout, numerics_rev, last_ts, state) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(row.stream.id)
     .bind(signed(row.after.pos))
+    .bind(signed(row.id))
     .bind(snapshot.version.id)
     .bind(snapshot.layout.to_string())
     .bind(snapshot.numerics_rev)

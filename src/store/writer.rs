@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -39,10 +39,31 @@ pub trait CommitSink<T>: Send + 'static {
     fn stopped(&mut self, entries: Vec<Entry<T>>);
 }
 
+/// Why new readings stay out although commits work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The disk has less than `store.min_free_bytes` left.
+    Disk,
+    /// The database is larger than `store.max_bytes`, and nothing more can be retired.
+    MaxBytes,
+}
+
+impl std::fmt::Display for Full {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "the disk is nearly full (store.min_free_bytes)",
+            Self::MaxBytes => "the database is as large as it may be (store.max_bytes)",
+        })
+    }
+}
+
 /// Whether the store takes commits at the moment.
 #[derive(Debug, Default)]
 pub struct StoreHealth {
     failing: AtomicBool,
+    /// See [`Full`]; the flag beside it is what the hot path looks at.
+    full: watch::Sender<Option<Full>>,
+    is_full: AtomicBool,
     /// When the batch being committed was gathered, Unix ms; 0 while there is none.
     busy_since: AtomicI64,
 }
@@ -51,6 +72,28 @@ impl StoreHealth {
     /// Whether the last try of a commit failed.
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Why new readings stay out, if they do.
+    pub fn full(&self) -> Option<Full> {
+        if self.is_full.load(Ordering::Relaxed) {
+            *self.full.borrow()
+        } else {
+            None
+        }
+    }
+
+    /// Keeps new readings out, or lets them in again.
+    pub fn set_full(&self, full: Option<Full>) {
+        self.is_full.store(full.is_some(), Ordering::Relaxed);
+        self.full
+            .send_if_modified(|now| std::mem::replace(now, full) != full);
+    }
+
+    /// Waits until readings are let in.
+    pub async fn has_room(&self) {
+        // The sender lives as long as this struct, so the wait ends only when there is room.
+        let _ = self.full.subscribe().wait_for(Option::is_none).await;
     }
 
     /// Age of the commit in progress.
@@ -181,9 +224,9 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
     fn give_ids(&mut self, batch: &mut [Entry<T>]) {
         for entry in batch {
             if matches!(entry.row.what, What::Sample(_)) {
-                entry.row.id = self.next_id;
                 self.next_id += 1;
             }
+            entry.row.id = self.next_id - 1;
         }
     }
 

@@ -19,4 +19,5 @@ mod numbers;
 mod refusals;
 mod restart;
 mod start;
+mod upkeep;
 mod versions;

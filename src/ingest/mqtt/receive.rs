@@ -248,7 +248,7 @@ impl Streams {
                 Ok(()) => {}
                 Err(TakeError::Stopping) => return false,
                 Err(TakeError::Retired | TakeError::TakenOver) => drop(self.links.remove(key)),
-                Err(TakeError::Overloaded | TakeError::Store(_)) => {
+                Err(TakeError::Overloaded | TakeError::Full(_) | TakeError::Store(_)) => {
                     tokio::time::sleep(RETRY_TAKE).await;
                 }
             }

@@ -2,8 +2,8 @@
 
 use super::numbering_of;
 use crate::store::{
-    DeviceRow, Known, LoggedReading, Result, SampleQuery, StoreError, StoredSample, StoredSnapshot,
-    StoredStream,
+    DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, StoreError, StoredSample,
+    StoredSnapshot, StoredStream,
 };
 use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_bytes};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
@@ -12,7 +12,7 @@ use tidegate_protocol::codec::decode_output;
 use tidegate_protocol::{DeviceId, EndpointName, NackCode};
 
 const SAMPLE_COLUMNS: &str = "SELECT s.id, t.endpoint, t.device, s.epoch, s.seq, s.ts, s.received_at, s.\"values\", \
-     s.output, v.model, v.version, s.latency_us, s.flags \
+     s.output, v.model, v.version, s.latency_us, s.flags, s.stream_id \
      FROM samples s JOIN streams t ON t.id = s.stream_id JOIN versions v ON v.id = s.version_id ";
 
 /// A number that the schema keeps within 0..2^53.
@@ -63,7 +63,7 @@ pub async fn load_stream(pool: &SqlitePool, key: &StreamKey) -> Result<Option<St
     .fetch_all(&mut *connection)
     .await?;
     let snapshot = sqlx::query(
-        "SELECT pos, version_id, layout, numerics_rev, last_ts, state FROM snapshots \
+        "SELECT pos, sample_id, version_id, layout, numerics_rev, last_ts, state FROM snapshots \
          WHERE stream_id = ? ORDER BY pos DESC LIMIT 1",
     )
     .bind(id)
@@ -86,42 +86,108 @@ pub async fn load_stream(pool: &SqlitePool, key: &StreamKey) -> Result<Option<St
 
 fn stored_snapshot(row: &SqliteRow) -> StoredSnapshot {
     StoredSnapshot {
-        pos: number(row, 0),
-        version_id: row.get(1),
-        layout: row.get(2),
-        numerics_rev: row.get(3),
-        last_ts: row.get(4),
-        state: from_le_bytes(row.get(5)),
+        place: place(row, 0),
+        version_id: row.get(2),
+        layout: row.get(3),
+        numerics_rev: row.get(4),
+        last_ts: row.get(5),
+        state: from_le_bytes(row.get(6)),
     }
 }
 
-/// Readings of a stream behind a position. Commit order is position order, so the row id finds the place.
+/// A place, as two columns.
+pub fn place(row: &SqliteRow, column: usize) -> Place {
+    Place {
+        pos: number(row, column),
+        sample_id: number(row, column + 1),
+    }
+}
+
+/// Readings of a stream behind a place, in commit order, which is position order.
 pub async fn log_after(
     pool: &SqlitePool,
     stream: i64,
-    pos: u64,
+    place: Place,
     limit: u32,
 ) -> Result<Vec<LoggedReading>> {
     let rows = sqlx::query(
-        "SELECT pos, ts, \"values\", output FROM samples WHERE stream_id = ? AND pos > ? ORDER BY id LIMIT ?",
+        "SELECT pos, id, ts, \"values\", output FROM samples WHERE stream_id = ? AND id > ? AND pos > ? ORDER BY id LIMIT ?",
     )
     .bind(stream)
-    .bind(pos.cast_signed())
+    .bind(place.sample_id.cast_signed())
+    .bind(place.pos.cast_signed())
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let output = decode_output(row.get(3))
-                .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-            Ok(LoggedReading {
-                pos: number(row, 0),
-                ts: row.get(1),
-                values: from_le_bytes(row.get(2)),
-                folded: crate::stream::is_folded(&output),
-            })
-        })
-        .collect()
+    rows.iter().map(logged).collect()
+}
+
+/// The first `n` folded readings behind a place. Kept ones come first: they are older than every sample that is left.
+pub async fn calibration(
+    pool: &SqlitePool,
+    stream: i64,
+    place: Place,
+    n: u32,
+) -> Result<Vec<LoggedReading>> {
+    let kept = sqlx::query(
+        "SELECT pos, 0, ts, \"values\" FROM calibrations WHERE stream_id = ? AND pos > ? ORDER BY pos LIMIT ?",
+    )
+    .bind(stream)
+    .bind(place.pos.cast_signed())
+    .bind(n)
+    .fetch_all(pool)
+    .await?;
+    let mut readings: Vec<_> = kept.iter().map(kept_reading).collect();
+    let mut place = readings.last().map_or(place, |last| Place {
+        pos: last.place.pos,
+        ..place
+    });
+    while readings.len() < n as usize {
+        let slice = log_after(pool, stream, place, n).await?;
+        let Some(last) = slice.last().map(|reading| reading.place) else {
+            break;
+        };
+        place = last;
+        let room = n as usize - readings.len();
+        readings.extend(
+            slice
+                .into_iter()
+                .filter(|reading| reading.folded)
+                .take(room),
+        );
+    }
+    Ok(readings)
+}
+
+/// The newest `n` folded readings of a stream, in the order of the log.
+pub async fn newest_folded(pool: &SqlitePool, stream: i64, n: u32) -> Result<Vec<LoggedReading>> {
+    // Late readings (flag 8) are stored but not folded.
+    let rows = sqlx::query(
+        "SELECT pos, id, ts, \"values\", output FROM samples WHERE stream_id = ? AND flags & 8 = 0 ORDER BY id DESC LIMIT ?",
+    )
+    .bind(stream)
+    .bind(n)
+    .fetch_all(pool)
+    .await?;
+    rows.iter().rev().map(logged).collect()
+}
+
+fn logged(row: &SqliteRow) -> Result<LoggedReading> {
+    let output =
+        decode_output(row.get(4)).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    Ok(LoggedReading {
+        folded: crate::stream::is_folded(&output),
+        ..kept_reading(row)
+    })
+}
+
+fn kept_reading(row: &SqliteRow) -> LoggedReading {
+    LoggedReading {
+        place: place(row, 0),
+        ts: row.get(2),
+        values: from_le_bytes(row.get(3)),
+        folded: true,
+    }
 }
 
 /// What is known of one number: the sample if it was taken, else the refusal that consumed it.
@@ -217,6 +283,7 @@ pub async fn samples(pool: &SqlitePool, wanted: &SampleQuery) -> Result<Vec<Stor
 fn stored_sample(row: &SqliteRow) -> Result<StoredSample> {
     Ok(StoredSample {
         id: number(row, 0),
+        stream: row.get(13),
         endpoint: row.get(1),
         device: row.get(2),
         epoch: number(row, 3),

@@ -48,3 +48,8 @@ CREATE TABLE rollups (
     PRIMARY KEY (stream_id, span_s, start)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX rollups_by_start ON rollups (span_s, start);
+
+-- The newest sample id when the row was committed: a stream's samples behind the row have higher ids, which is how its place is
+-- found without walking the stream from its beginning. 0: not known (older rows), look from the start.
+ALTER TABLE snapshots ADD COLUMN sample_id INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE stream_log ADD COLUMN sample_id INTEGER NOT NULL DEFAULT 0;

@@ -1,0 +1,117 @@
+//! What keeps a database within its bounds: size, retention, roll-ups, copies.
+//!
+//! A part of the store's trait of its own, because nothing here is on the road. Promises that retiring never takes what a fold
+//! needs: behind the newest snapshot before the cut every reading stays, and so do the readings a stream was calibrated on.
+
+use super::Result;
+use super::rollup::{Bucket, Span, Stat};
+use futures_util::future::BoxFuture;
+
+/// How large the database is, and how much room is left for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in use; what is free inside the files and the write-ahead log (some MiB) are left out.
+    pub bytes: u64,
+    /// Bytes left on the disk that holds it; `None` where this server cannot see that disk.
+    pub free_bytes: Option<u64>,
+}
+
+/// The oldest samples, as much as is retired at once: a range of ids (SQLite) or a day (PostgreSQL).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OldSlice {
+    /// Its lowest id.
+    pub from: u64,
+    /// The id behind its highest.
+    pub until: u64,
+    /// Arrival of its newest sample, Unix ms.
+    pub newest_arrival: i64,
+    /// The partition, where there are any: Unix day of arrival.
+    pub day: Option<i32>,
+}
+
+/// Which roll-ups to read.
+#[derive(Debug, Clone)]
+pub struct RollupQuery {
+    /// The endpoint.
+    pub endpoint: String,
+    /// The device.
+    pub device: String,
+    /// Minutes or hours.
+    pub span: Span,
+    /// Beginning at or after, Unix ms.
+    pub from: Option<i64>,
+    /// Beginning before, Unix ms.
+    pub to: Option<i64>,
+    /// At most so many, oldest first.
+    pub limit: u32,
+}
+
+/// A stored roll-up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRollup {
+    /// Beginning, Unix ms.
+    pub start: i64,
+    /// Readings taken.
+    pub count: u64,
+    /// Of them called an anomaly.
+    pub anomalies: u64,
+    /// Of them whose step failed.
+    pub failed: u64,
+    /// Scores.
+    pub score: Stat,
+    /// Values of each feature.
+    pub features: Vec<Stat>,
+}
+
+/// See the module.
+pub trait Upkeep: Send + Sync + 'static {
+    /// How large the database is.
+    fn usage(&self) -> BoxFuture<'_, Result<Usage>>;
+
+    /// Every sample from this id on is kept; below it retention has been.
+    fn first_kept(&self) -> BoxFuture<'_, Result<u64>>;
+
+    /// The oldest samples that are not retired: about `rows` of them, or their whole partition. `None` when there are none.
+    fn oldest(&self, rows: u32) -> BoxFuture<'_, Result<Option<OldSlice>>>;
+
+    /// Retires a slice in one transaction: first the readings that its streams were calibrated on (at most `calibration` since a
+    /// stream's last reset) are copied out of it, then every sample up to its stream's last snapshot in the slice goes, with
+    /// the snapshots, refusals and shadow predictions before it. Returns the samples that went.
+    fn retire<'a>(&'a self, slice: &'a OldSlice, calibration: u32) -> BoxFuture<'a, Result<u64>>;
+
+    /// Gives the room of retired rows back to the disk, a bounded part of it at a time.
+    fn shrink(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// The newest sample id that `consumer` of the committed log has taken in.
+    fn consumed<'a>(&'a self, consumer: &'a str) -> BoxFuture<'a, Result<u64>>;
+
+    /// Adds to roll-ups and moves the offset of `consumer` to `until`, in one transaction.
+    fn roll_up<'a>(
+        &'a self,
+        consumer: &'a str,
+        until: u64,
+        buckets: &'a [Bucket],
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// Roll-ups of one stream, oldest first.
+    fn rollups<'a>(&'a self, query: &'a RollupQuery) -> BoxFuture<'a, Result<Vec<StoredRollup>>>;
+
+    /// Deletes roll-ups of a span that began before `before` (Unix ms). Returns how many went.
+    fn expire_rollups(&self, span: Span, before: i64) -> BoxFuture<'_, Result<u64>>;
+}
+
+impl StoredRollup {
+    /// As a part that can be merged.
+    pub fn into_bucket(self, stream: i64, span: Span) -> Bucket {
+        Bucket {
+            stream,
+            span,
+            start: self.start,
+            count: self.count,
+            anomalies: self.anomalies,
+            failed: self.failed,
+            score: self.score,
+            features: self.features,
+        }
+    }
+}
