@@ -48,7 +48,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     // The device's side: speaks the protocol, knows nothing of the server.
     ("client", ""),
     // Commands: start the server, be its client.
-    ("cli", "app client config telemetry"),
+    ("cli", "app client config store telemetry"),
     ("main", "cli"),
     // Declares the modules.
     ("lib", "*"),

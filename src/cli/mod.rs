@@ -4,6 +4,7 @@
 //! anew. Each command's flags are a struct in its file.
 
 mod ask;
+pub mod backup;
 pub mod demo;
 pub mod health;
 pub mod reset;
@@ -34,6 +35,10 @@ enum Command {
     Send(send::SendArgs),
     /// Ask a server whether it is ready.
     Health(health::HealthArgs),
+    /// Copy the database to one file.
+    Backup(backup::BackupArgs),
+    /// Put a backup in place.
+    Restore(backup::RestoreArgs),
     /// Set a device's model state back.
     Reset(reset::ResetArgs),
     /// Print completions for a shell.
@@ -54,6 +59,8 @@ impl Cli {
             Command::Demo(args) => demo::run(args).await,
             Command::Send(args) => send::run(args).await,
             Command::Health(args) => health::run(args).await,
+            Command::Backup(args) => backup::backup(args).await,
+            Command::Restore(args) => backup::restore(args).await,
             Command::Reset(args) => reset::run(args).await,
             Command::Completions { shell } => {
                 clap_complete::generate(

@@ -7,6 +7,7 @@
 mod disk;
 pub mod lock;
 pub mod rollup;
+pub mod schema;
 pub mod sqlite;
 pub mod upkeep;
 pub mod writer;
@@ -26,6 +27,16 @@ pub enum StoreError {
     /// The schema could not be brought up to date; a person is needed.
     #[error("store: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// A newer build has migrated this database; start that one, or restore a backup.
+    #[error(
+        "the database has schema {found}, this build knows up to {known}: run the newer build, or restore a backup made before it"
+    )]
+    NewerSchema {
+        /// What the database has.
+        found: i64,
+        /// What this build has.
+        known: i64,
+    },
     /// The data dir cannot be used; a person is needed.
     #[error("{0}")]
     DataDir(String),

@@ -5,9 +5,11 @@
 //! `synchronous = FULL` (the default): the WAL is synced before `commit` returns.
 
 mod bulk;
+pub mod copy;
 mod read;
 mod upkeep;
 
+use super::schema;
 use super::{
     DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError, StoredSample,
     StoredStream,
@@ -26,6 +28,8 @@ use tidegate_protocol::EndpointName;
 use tidegate_protocol::codec::encode_output;
 use tokio::sync::Mutex;
 
+/// The database's name in a data dir.
+pub const FILE_NAME: &str = "tidegate.db";
 /// Connections that read beside the writer.
 const READERS: u32 = 4;
 
@@ -45,7 +49,7 @@ impl SqliteStore {
     /// # Errors
     /// A file that cannot be opened or is no database of ours.
     pub async fn open(data_dir: &Path, synchronous_full: bool) -> Result<Self> {
-        let file = data_dir.join("tidegate.db");
+        let file = data_dir.join(FILE_NAME);
         let options = SqliteConnectOptions::new()
             .filename(&file)
             .busy_timeout(Duration::from_secs(5))
@@ -64,6 +68,7 @@ impl SqliteStore {
             .foreign_keys(false)
             .synchronous(synchronous);
         let mut writer = SqliteConnection::connect_with(&writing).await?;
+        schema::refuse_newer(&MIGRATIONS, schema_version(&mut writer).await?)?;
         MIGRATIONS.run(&mut writer).await?;
         let log_id = log_id(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
@@ -77,6 +82,23 @@ impl SqliteStore {
             readers,
         })
     }
+}
+
+/// The newest migration that was applied; `None` for a new file.
+async fn schema_version(writer: &mut SqliteConnection) -> Result<Option<i64>> {
+    let tables: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'",
+    )
+    .fetch_one(&mut *writer)
+    .await?;
+    if tables == 0 {
+        return Ok(None);
+    }
+    Ok(
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+            .fetch_one(writer)
+            .await?,
+    )
 }
 
 /// The log's id, made once with the database.

@@ -11,6 +11,7 @@
 mod common;
 
 mod connections;
+mod copies;
 mod devices;
 mod http;
 mod live;

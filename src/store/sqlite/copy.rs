@@ -1,0 +1,197 @@
+//! Copies of a database: a backup beside a running server, and the way back.
+//!
+//! A backup is one consistent, compact file, checked before it gets its name. A restored database is another log: ids given after the backup
+//! may be given again, so subscribers must not take up an old position in it. Nothing that is there is overwritten.
+
+use super::{FILE_NAME, MIGRATIONS, read};
+use crate::store::lock;
+use crate::store::schema::refuse_newer;
+use crate::store::{Result, StoreError};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Row};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// What a copy holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contents {
+    /// Samples.
+    pub samples: u64,
+    /// Streams.
+    pub streams: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// Copies the database in `data_dir` to the new file `to`, whoever writes it meanwhile. The copy stands at one commit.
+///
+/// # Errors
+/// No database there, one of a newer schema, a file that exists already, or a disk without room.
+pub async fn backup(data_dir: &Path, to: &Path) -> Result<Contents> {
+    let from = data_dir.join(FILE_NAME);
+    if !from.is_file() {
+        return Err(refused(&from, "no such database"));
+    }
+    if to.exists() {
+        return Err(refused(to, "exists already; choose another name"));
+    }
+    let partial = beside(to, "partial");
+    remove(&partial)?;
+    let mut source = open(&from).await?;
+    check(&from, &mut source).await?;
+    // The parameter is a file name; VACUUM INTO reads one snapshot and writes no free pages.
+    let copied = sqlx::query("VACUUM INTO ?")
+        .bind(partial.to_string_lossy().into_owned())
+        .execute(&mut source)
+        .await;
+    source.close().await?;
+    if let Err(error) = copied {
+        remove(&partial)?;
+        return Err(error.into());
+    }
+    let contents = verify(&partial).await?;
+    settle(&partial, to)?;
+    Ok(contents)
+}
+
+/// Puts the backup `from` in place as the database of `data_dir`. With `force` a database that is there is moved aside, never deleted; its
+/// new path is returned beside what was restored.
+///
+/// # Errors
+/// A server that runs there, a database that is there already, or a file that is no whole backup.
+pub async fn restore(
+    from: &Path,
+    data_dir: &Path,
+    force: bool,
+) -> Result<(Contents, Option<PathBuf>)> {
+    if !from.is_file() {
+        return Err(refused(from, "no such file"));
+    }
+    let _lock = lock::take(data_dir)?;
+    let to = data_dir.join(FILE_NAME);
+    if to.exists() && !force {
+        let reason = "a database is there already; --force moves it aside";
+        return Err(refused(&to, reason));
+    }
+    verify(from).await?;
+    let partial = beside(&to, "partial");
+    remove(&partial)?;
+    std::fs::copy(from, &partial).map_err(|error| unusable(&partial, &error))?;
+    make_another_log(&partial).await?;
+    let contents = verify(&partial).await?;
+    let aside = if to.exists() {
+        Some(move_aside(&to)?)
+    } else {
+        None
+    };
+    settle(&partial, &to)?;
+    Ok((contents, aside))
+}
+
+async fn open(file: &Path) -> Result<SqliteConnection> {
+    Ok(SqliteConnectOptions::new()
+        .filename(file)
+        .read_only(true)
+        .connect()
+        .await?)
+}
+
+/// Whether this is a database of ours that this build can read.
+async fn check(file: &Path, connection: &mut SqliteConnection) -> Result<()> {
+    let found = sqlx::query("SELECT max(version) FROM _sqlx_migrations")
+        .fetch_one(connection)
+        .await
+        .map_err(|error| refused(file, &format!("no database of tidegate ({error})")))?;
+    refuse_newer(&MIGRATIONS, found.get(0))
+}
+
+/// Reads the whole file once; what is damaged is found here and not when it is needed.
+async fn verify(file: &Path) -> Result<Contents> {
+    let mut connection = open(file).await?;
+    check(file, &mut connection).await?;
+    let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(|error| refused(file, &format!("damaged: {error}")))?;
+    if verdict != "ok" {
+        return Err(refused(file, &format!("damaged: {verdict}")));
+    }
+    let row = sqlx::query("SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM streams)")
+        .fetch_one(&mut connection)
+        .await?;
+    connection.close().await?;
+    let bytes = std::fs::metadata(file).map_err(|error| unusable(file, &error))?;
+    Ok(Contents {
+        samples: read::number(&row, 0),
+        streams: read::number(&row, 1),
+        bytes: bytes.len(),
+    })
+}
+
+async fn make_another_log(file: &Path) -> Result<()> {
+    let mut connection = SqliteConnectOptions::new().filename(file).connect().await?;
+    sqlx::query("UPDATE log SET id = lower(hex(randomblob(8)))")
+        .execute(&mut connection)
+        .await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// Gives a finished file its name, so that a crash leaves the old state or the new one.
+fn settle(partial: &Path, to: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| unusable(to, &error);
+    File::open(partial)
+        .and_then(|file| file.sync_all())
+        .map_err(failed)?;
+    std::fs::rename(partial, to).map_err(failed)?;
+    let folder = match to.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed)
+}
+
+/// Moves a database and its write-ahead log to a free name.
+fn move_aside(file: &Path) -> Result<PathBuf> {
+    let aside = (1..)
+        .map(|number| beside(file, &format!("before-restore-{number}")))
+        .find(|name| !name.exists())
+        .expect("some number is free");
+    for tail in ["", "-wal", "-shm"] {
+        let (old, new) = (with_tail(file, tail), with_tail(&aside, tail));
+        if old.exists() {
+            std::fs::rename(&old, &new).map_err(|error| unusable(&old, &error))?;
+        }
+    }
+    Ok(aside)
+}
+
+fn beside(file: &Path, what: &str) -> PathBuf {
+    with_tail(file, &format!(".{what}"))
+}
+
+fn with_tail(file: &Path, tail: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(tail);
+    PathBuf::from(name)
+}
+
+/// What an interrupted copy left behind.
+fn remove(partial: &Path) -> Result<()> {
+    match std::fs::remove_file(partial) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(unusable(partial, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refused(file: &Path, reason: &str) -> StoreError {
+    StoreError::DataDir(format!("{}: {reason}", file.display()))
+}
+
+fn unusable(file: &Path, error: &std::io::Error) -> StoreError {
+    refused(file, &error.to_string())
+}
