@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Between two sweeps of idle sessions.
+/// Longest time between two sweeps of idle sessions.
 const SWEEP: Duration = Duration::from_secs(10);
 /// Files that a process needs beside its sockets.
 const OTHER_FILES: u64 = 64;
@@ -219,6 +219,8 @@ async fn tick(site: Arc<Site>) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     let started = Instant::now();
     let mut swept = Instant::now();
+    let idle = Duration::from_secs(site.pipeline.config().sessions.idle_s.into());
+    let sweep_every = SWEEP.min(idle / 2);
     let rates = &site.pipeline.rates;
     let mut before = rates.read();
     loop {
@@ -239,7 +241,7 @@ async fn tick(site: Arc<Site>) {
         });
         before = now;
         notice_gone(&site);
-        if swept.elapsed() > SWEEP {
+        if swept.elapsed() > sweep_every {
             swept = Instant::now();
             sweep(&site.pipeline);
         }

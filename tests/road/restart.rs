@@ -1,7 +1,7 @@
 //! A process that is killed or told to stop: nothing acknowledged is lost, and predictions go on bit for bit.
 
-use super::common::http::samples;
-use super::common::{Device, Process, TestServer, answer, batch, bits, reading, rig};
+use super::common::http::{request, samples};
+use super::common::{Device, Process, TestServer, answer, batch, bits, eventually, reading, rig};
 use tidegate_protocol::{Codec, Sample};
 
 /// Readings of a whole run: more than two snapshots and the calibration.
@@ -111,4 +111,33 @@ async fn a_stream_remembers_its_gaps_and_refusals_over_a_kill() {
     assert_eq!(device.welcome.resume_from, 6);
     device.read(reading(3, &values[3])).await;
     device.late_ack(3).await;
+}
+
+#[tokio::test]
+async fn a_session_that_left_memory_comes_back_bit_for_bit() {
+    let values = rig(15, READINGS);
+    let whole = TestServer::start().await;
+    let expected = whole
+        .device("rig-1")
+        .await
+        .stream(&values, 0, READINGS)
+        .await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("tidegate.toml");
+    std::fs::write(&config, "[sessions]\nidle_s = 1\n").unwrap();
+    let server = Process::serve(dir.path(), &["--config", config.to_str().unwrap()]).await;
+    let mut predictions = Vec::new();
+    for until in [300, 450, READINGS] {
+        let mut device = Device::open(server.addr(), "device=rig-1", Codec::Json).await;
+        predictions.extend(device.stream(&values, predictions.len(), until).await);
+        drop(device);
+        eventually("an empty memory", || async {
+            let metrics = request(server.addr(), "GET", "/metrics", None).await.body;
+            metrics.lines().any(|line| line == "tidegate_sessions 0")
+        })
+        .await;
+    }
+    let answers = |list: &[_]| list.iter().map(answer).collect::<Vec<_>>();
+    assert_eq!(answers(&predictions), answers(&expected));
 }

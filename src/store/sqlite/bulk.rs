@@ -1,13 +1,13 @@
 //! Statements that take many rows at once, in a few fixed sizes so that each is prepared once.
 //!
-//! Owns the text of the three statements of every commit. A batch of n rows runs as chunks of 128, 32, 8 and 1.
+//! Owns the text of the three statements of every commit. A batch of n rows runs as chunks of 1,024, 256, 64, 8 and 1.
 
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{AssertSqlSafe, Sqlite};
 use std::sync::{Arc, OnceLock};
 
 /// Rows a statement, largest first.
-const SIZES: [usize; 4] = [128, 32, 8, 1];
+const SIZES: [usize; 5] = [1024, 256, 64, 8, 1];
 
 /// A query on its way to be bound.
 pub type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
