@@ -96,7 +96,7 @@ pub trait Upkeep: Send + Sync + 'static {
     /// Roll-ups of one stream, oldest first.
     fn rollups<'a>(&'a self, query: &'a RollupQuery) -> BoxFuture<'a, Result<Vec<StoredRollup>>>;
 
-    /// Deletes roll-ups of a span that began before `before` (Unix ms). Returns how many went.
+    /// Deletes roll-ups of a span that were last added to before `before` (Unix ms). Returns how many went.
     fn expire_rollups(&self, span: Span, before: i64) -> BoxFuture<'_, Result<u64>>;
 }
 

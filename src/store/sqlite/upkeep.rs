@@ -6,6 +6,7 @@ use super::{SqliteStore, closed, read, signed};
 use crate::store::Result;
 use crate::store::rollup::{Bucket, Span, Stat, from_bytes, to_bytes};
 use crate::store::upkeep::{OldSlice, RollupQuery, StoredRollup, Upkeep, Usage};
+use crate::stream::now_ms;
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
@@ -141,7 +142,7 @@ impl Upkeep for SqliteStore {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
             let connection = writer.as_mut().ok_or_else(closed)?;
-            let done = sqlx::query("DELETE FROM rollups WHERE span_s = ? AND start < ?")
+            let done = sqlx::query("DELETE FROM rollups WHERE span_s = ? AND at < ?")
                 .bind(span.seconds())
                 .bind(before)
                 .execute(connection)
@@ -246,8 +247,8 @@ async fn add_bucket(connection: &mut SqliteConnection, bucket: &Bucket) -> Resul
         bucket.merge(&before.into_bucket(bucket.stream, bucket.span));
     }
     sqlx::query(
-        "INSERT OR REPLACE INTO rollups (stream_id, span_s, start, count, scored, anomalies, failed, score, features) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO rollups (stream_id, span_s, start, count, scored, anomalies, failed, score, features, at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(bucket.stream)
     .bind(bucket.span.seconds())
@@ -258,6 +259,7 @@ async fn add_bucket(connection: &mut SqliteConnection, bucket: &Bucket) -> Resul
     .bind(signed(bucket.failed))
     .bind(to_bytes(&[bucket.score]))
     .bind(to_bytes(&bucket.features))
+    .bind(now_ms())
     .execute(connection)
     .await?;
     Ok(())

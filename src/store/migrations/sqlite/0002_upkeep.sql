@@ -45,9 +45,10 @@ CREATE TABLE rollups (
     failed    INTEGER NOT NULL,               -- of them whose step failed
     score     BLOB NOT NULL,                  -- count u64, sum f64, min f32, max f32, little-endian
     features  BLOB NOT NULL,                  -- the same for each feature, in order; missing values are not counted
+    at        INTEGER NOT NULL,               -- when it was last added to, Unix ms: its age, for a back-fill is not old
     PRIMARY KEY (stream_id, span_s, start)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX rollups_by_start ON rollups (span_s, start);
+CREATE INDEX rollups_by_age ON rollups (span_s, at);
 
 -- The newest sample id when the row was committed: a stream's samples behind the row have higher ids, which is how its place is
 -- found without walking the stream from its beginning. 0: not known (older rows), look from the start.
