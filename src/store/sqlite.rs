@@ -7,18 +7,18 @@
 mod bulk;
 mod read;
 
+use super::rows::{self, Move, gather_moves, log_kind, numbering_code, signed};
 use super::{
     DeviceRow, Known, LoggedReading, Result, SampleQuery, Store, StoreError, StoredSample,
-    StoredStream,
+    StoredStream, schema,
 };
-use crate::stream::{Marks, Numbering, Row, Snapshot, StreamKey, What, now_ms};
+use crate::stream::{Row, Snapshot, StreamKey, What, now_ms};
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Connection, Row as _};
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 use tidegate_protocol::EndpointName;
@@ -30,7 +30,7 @@ const READERS: u32 = 4;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
-/// The database file `tidegate.db` in a data dir.
+/// A database file.
 pub struct SqliteStore {
     log_id: String,
     writer: Mutex<Option<SqliteConnection>>,
@@ -38,13 +38,13 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens or makes the database and brings its schema up to date. The caller holds the data dir's lock.
+    /// Opens or makes the database and brings its schema up to date. The caller holds the file's lock.
     ///
     /// # Errors
-    /// A file that cannot be opened or is no database of ours.
-    pub async fn open(data_dir: &Path, synchronous_full: bool) -> Result<Self> {
+    /// A file that cannot be opened, is no database of ours or of a newer schema.
+    pub async fn open(file: &Path, synchronous_full: bool) -> Result<Self> {
         let options = SqliteConnectOptions::new()
-            .filename(data_dir.join("tidegate.db"))
+            .filename(file)
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(128);
         let synchronous = if synchronous_full {
@@ -61,6 +61,7 @@ impl SqliteStore {
             .foreign_keys(false)
             .synchronous(synchronous);
         let mut writer = SqliteConnection::connect_with(&writing).await?;
+        schema::check(&mut writer, &MIGRATIONS, &file.display().to_string()).await?;
         MIGRATIONS.run(&mut writer).await?;
         let log_id = log_id(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
@@ -224,12 +225,7 @@ impl Store for SqliteStore {
             .bind(version)
             .fetch_one(connection)
             .await?;
-            if row.get::<&[u8], _>(1) != hash {
-                return Err(StoreError::Corrupt(format!(
-                    "version {endpoint}/{model}/{version} is not what this database recorded: a version never changes, \
-                     give the new one a new number"
-                )));
-            }
+            rows::check_hash([endpoint.as_str(), model, version], row.get(1), hash)?;
             Ok(row.get(0))
         })
     }
@@ -268,14 +264,6 @@ impl Store for SqliteStore {
     }
 }
 
-/// What a batch does to one stream's own row.
-struct Move {
-    expected: u64,
-    after: Marks,
-    samples: i64,
-    newest: usize,
-}
-
 async fn write_rows(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<()> {
     move_streams(connection, rows).await?;
     insert_samples(connection, rows).await?;
@@ -311,27 +299,6 @@ async fn move_streams(connection: &mut SqliteConnection, rows: &[&Row]) -> Resul
         ));
     }
     Ok(())
-}
-
-/// Refuses rows of one stream that do not follow each other.
-fn gather_moves(rows: &[&Row]) -> Result<HashMap<i64, Move>> {
-    let mut moves: HashMap<i64, Move> = HashMap::with_capacity(rows.len());
-    for (index, row) in rows.iter().enumerate() {
-        let expected = row.after.pos - 1;
-        let step = moves.entry(row.stream.id).or_insert(Move {
-            expected,
-            after: row.after,
-            samples: 0,
-            newest: index,
-        });
-        if step.newest != index && expected != step.after.pos {
-            return Err(StoreError::Moved(vec![row.stream.id]));
-        }
-        step.after = row.after;
-        step.newest = index;
-        step.samples += i64::from(matches!(row.what, What::Sample(_)));
-    }
-    Ok(moves)
 }
 
 fn bind_marks(query: bulk::Query, step: &Move, at: i64) -> bulk::Query {
@@ -397,17 +364,41 @@ async fn write_extras(connection: &mut SqliteConnection, row: &Row) -> Result<()
             .await?;
         }
         What::Epoch => {
-            insert_log_row(connection, row, 3, None, None, "started by the device").await?;
+            insert_log_row(
+                connection,
+                row,
+                log_kind::EPOCH,
+                None,
+                None,
+                "started by the device",
+            )
+            .await?;
         }
         What::Reset => {
-            insert_log_row(connection, row, 2, None, None, "asked by the device").await?;
+            insert_log_row(
+                connection,
+                row,
+                log_kind::RESET,
+                None,
+                None,
+                "asked by the device",
+            )
+            .await?;
         }
         What::Switch {
             version,
             reason,
             warm_from,
         } => {
-            insert_log_row(connection, row, 1, Some(version.id), *warm_from, reason).await?;
+            insert_log_row(
+                connection,
+                row,
+                log_kind::SWITCH,
+                Some(version.id),
+                *warm_from,
+                reason,
+            )
+            .await?;
         }
         What::Feedback { epoch, seq, label } => {
             insert_feedback(connection, row.stream.id, *epoch, *seq, label).await?;
@@ -425,7 +416,7 @@ async fn write_extras(connection: &mut SqliteConnection, row: &Row) -> Result<()
 async fn insert_log_row(
     connection: &mut SqliteConnection,
     row: &Row,
-    kind: i64,
+    kind: i32,
     version: Option<i64>,
     warm_from: Option<u64>,
     reason: &str,
@@ -513,25 +504,4 @@ async fn insert_snapshot(
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// Numbers are at most 2^53-1, so they fit.
-fn signed(number: u64) -> i64 {
-    number.cast_signed()
-}
-
-fn numbering_code(numbering: Numbering) -> i64 {
-    match numbering {
-        Numbering::Open => 0,
-        Numbering::Device => 1,
-        Numbering::Server => 2,
-    }
-}
-
-fn numbering_of(code: i64) -> Numbering {
-    match code {
-        1 => Numbering::Device,
-        2 => Numbering::Server,
-        _ => Numbering::Open,
-    }
 }
