@@ -14,8 +14,11 @@ use utoipa::ToSchema;
 pub struct Readiness {
     /// Whether new work is welcome.
     ready: bool,
-    /// `ok`, `failing` while commits are retried, or `full` while new readings stay out for want of room.
+    /// `ok`; `failing` while commits are retried; `full` while new readings stay out for want of room; `lost` when another server took
+    /// the database over.
     store: &'static str,
+    /// What an ack survives: `full` (power loss) or `normal` (a kill of this process), as `store.synchronous` says.
+    synchronous: &'static str,
     /// `off`, `connected` or `reconnecting`. A lost broker does not make the server unready: other doors work.
     mqtt: &'static str,
     /// Whether the server is stopping.
@@ -31,10 +34,15 @@ pub async fn live() -> &'static str {
 /// New work is welcome: the store takes commits and the server is not stopping.
 #[utoipa::path(get, path = "/health/ready", responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 pub async fn ready(site: Shared) -> impl IntoResponse {
-    let failing = site.pipeline.writer().health().is_failing();
+    let health = site.pipeline.writer().health();
     let stopping = site.stop.is_cancelled();
-    let full = site.pipeline.writer().health().full().is_some();
-    let ready = site.ready.load(Ordering::Relaxed) && !failing && !full && !stopping;
+    let store = match (health.is_lost(), health.is_failing(), health.full()) {
+        (true, ..) => "lost",
+        (_, true, _) => "failing",
+        (_, _, Some(_)) => "full",
+        _ => "ok",
+    };
+    let ready = site.ready.load(Ordering::Relaxed) && store == "ok" && !stopping;
     let status = if ready {
         StatusCode::OK
     } else {
@@ -45,16 +53,14 @@ pub async fn ready(site: Shared) -> impl IntoResponse {
         Some(mqtt) if mqtt.is_connected() => "connected",
         Some(_) => "reconnecting",
     };
-    let store = match (failing, full) {
-        (true, _) => "failing",
-        (false, true) => "full",
-        (false, false) => "ok",
-    };
+    let full = site.pipeline.config().store.synchronous_full;
+    let synchronous = if full { "full" } else { "normal" };
     (
         status,
         Json(Readiness {
             ready,
             store,
+            synchronous,
             mqtt,
             stopping,
         }),

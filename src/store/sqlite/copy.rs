@@ -3,10 +3,9 @@
 //! A backup is one consistent, compact file, checked before it gets its name. A restored database is another log: ids given after the backup
 //! may be given again, so subscribers must not take up an old position in it. Nothing that is there is overwritten.
 
-use super::{FILE_NAME, MIGRATIONS, read};
-use crate::store::lock;
-use crate::store::schema::refuse_newer;
+use super::{MIGRATIONS, read};
 use crate::store::{Result, StoreError};
+use crate::store::{lock, schema};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Row};
 use std::fs::File;
@@ -23,22 +22,21 @@ pub struct Contents {
     pub bytes: u64,
 }
 
-/// Copies the database in `data_dir` to the new file `to`, whoever writes it meanwhile. The copy stands at one commit.
+/// Copies the database `from` to the new file `to`, whoever writes it meanwhile. The copy stands at one commit.
 ///
 /// # Errors
 /// No database there, one of a newer schema, a file that exists already, or a disk without room.
-pub async fn backup(data_dir: &Path, to: &Path) -> Result<Contents> {
-    let from = data_dir.join(FILE_NAME);
+pub async fn backup(from: &Path, to: &Path) -> Result<Contents> {
     if !from.is_file() {
-        return Err(refused(&from, "no such database"));
+        return Err(refused(from, "no such database"));
     }
     if to.exists() {
         return Err(refused(to, "exists already; choose another name"));
     }
     let partial = beside(to, "partial");
     remove(&partial)?;
-    let mut source = open(&from).await?;
-    check(&from, &mut source).await?;
+    let mut source = open(from).await?;
+    check(from, &mut source).await?;
     // The parameter is a file name; VACUUM INTO reads one snapshot and writes no free pages.
     let copied = sqlx::query("VACUUM INTO ?")
         .bind(partial.to_string_lossy().into_owned())
@@ -54,37 +52,32 @@ pub async fn backup(data_dir: &Path, to: &Path) -> Result<Contents> {
     Ok(contents)
 }
 
-/// Puts the backup `from` in place as the database of `data_dir`. With `force` a database that is there is moved aside, never deleted; its
+/// Puts the backup `from` in place as the database `to`. With `force` a database that is there is moved aside, never deleted; its
 /// new path is returned beside what was restored.
 ///
 /// # Errors
 /// A server that runs there, a database that is there already, or a file that is no whole backup.
-pub async fn restore(
-    from: &Path,
-    data_dir: &Path,
-    force: bool,
-) -> Result<(Contents, Option<PathBuf>)> {
+pub async fn restore(from: &Path, to: &Path, force: bool) -> Result<(Contents, Option<PathBuf>)> {
     if !from.is_file() {
         return Err(refused(from, "no such file"));
     }
-    let _lock = lock::take(data_dir)?;
-    let to = data_dir.join(FILE_NAME);
+    let _lock = lock::take(to)?;
     if to.exists() && !force {
         let reason = "a database is there already; --force moves it aside";
-        return Err(refused(&to, reason));
+        return Err(refused(to, reason));
     }
     verify(from).await?;
-    let partial = beside(&to, "partial");
+    let partial = beside(to, "partial");
     remove(&partial)?;
     std::fs::copy(from, &partial).map_err(|error| unusable(&partial, &error))?;
     make_another_log(&partial).await?;
     let contents = verify(&partial).await?;
     let aside = if to.exists() {
-        Some(move_aside(&to)?)
+        Some(move_aside(to)?)
     } else {
         None
     };
-    settle(&partial, &to)?;
+    settle(&partial, to)?;
     Ok((contents, aside))
 }
 
@@ -102,7 +95,7 @@ async fn check(file: &Path, connection: &mut SqliteConnection) -> Result<()> {
         .fetch_one(connection)
         .await
         .map_err(|error| refused(file, &format!("no database of tidegate ({error})")))?;
-    refuse_newer(&MIGRATIONS, found.get(0))
+    schema::refuse_newer(&MIGRATIONS, found.get(0), &file.display().to_string())
 }
 
 /// Reads the whole file once; what is damaged is found here and not when it is needed.
@@ -189,7 +182,7 @@ fn remove(partial: &Path) -> Result<()> {
 }
 
 fn refused(file: &Path, reason: &str) -> StoreError {
-    StoreError::DataDir(format!("{}: {reason}", file.display()))
+    StoreError::Unusable(format!("{}: {reason}", file.display()))
 }
 
 fn unusable(file: &Path, error: &std::io::Error) -> StoreError {

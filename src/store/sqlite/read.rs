@@ -1,15 +1,15 @@
 //! Everything that SQLite reads: sessions to bring back, numbers to look up, pages of samples and devices.
 
-use super::numbering_of;
+use crate::store::rows::{self, nack_code_of, numbering_of};
 use crate::store::{
     DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, StoreError, StoredSample,
     StoredSnapshot, StoredStream,
 };
 use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_bytes};
-use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 use tidegate_protocol::codec::decode_output;
-use tidegate_protocol::{DeviceId, EndpointName, NackCode};
+use tidegate_protocol::{DeviceId, EndpointName};
 
 const SAMPLE_COLUMNS: &str = "SELECT s.id, t.endpoint, t.device, s.epoch, s.seq, s.ts, s.received_at, s.\"values\", \
      s.output, v.model, v.version, s.latency_us, s.flags, s.stream_id \
@@ -110,6 +110,15 @@ pub async fn log_after(
     place: Place,
     limit: u32,
 ) -> Result<Vec<LoggedReading>> {
+    slice_after(&mut *pool.acquire().await?, stream, place, limit).await
+}
+
+async fn slice_after(
+    connection: &mut SqliteConnection,
+    stream: i64,
+    place: Place,
+    limit: u32,
+) -> Result<Vec<LoggedReading>> {
     let rows = sqlx::query(
         "SELECT pos, id, ts, \"values\", output FROM samples WHERE stream_id = ? AND id > ? AND pos > ? ORDER BY id LIMIT ?",
     )
@@ -117,7 +126,7 @@ pub async fn log_after(
     .bind(place.sample_id.cast_signed())
     .bind(place.pos.cast_signed())
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     rows.iter().map(logged).collect()
 }
@@ -129,32 +138,25 @@ pub async fn calibration(
     place: Place,
     n: u32,
 ) -> Result<Vec<LoggedReading>> {
+    // One read transaction: retention moves readings from the one table to the other.
+    let mut connection = pool.begin().await?;
     let kept = sqlx::query(
         "SELECT pos, 0, ts, \"values\" FROM calibrations WHERE stream_id = ? AND pos > ? ORDER BY pos LIMIT ?",
     )
     .bind(stream)
     .bind(place.pos.cast_signed())
     .bind(n)
-    .fetch_all(pool)
+    .fetch_all(&mut *connection)
     .await?;
     let mut readings: Vec<_> = kept.iter().map(kept_reading).collect();
-    let mut place = readings.last().map_or(place, |last| Place {
-        pos: last.place.pos,
-        ..place
-    });
+    let mut place = rows::behind_kept(place, &readings);
     while readings.len() < n as usize {
-        let slice = log_after(pool, stream, place, n).await?;
+        let slice = slice_after(&mut connection, stream, place, n).await?;
         let Some(last) = slice.last().map(|reading| reading.place) else {
             break;
         };
         place = last;
-        let room = n as usize - readings.len();
-        readings.extend(
-            slice
-                .into_iter()
-                .filter(|reading| reading.folded)
-                .take(room),
-        );
+        rows::add_folded(&mut readings, slice, n);
     }
     Ok(readings)
 }
@@ -208,15 +210,10 @@ pub async fn find(pool: &SqlitePool, stream: i64, epoch: u64, seq: u64) -> Resul
     .fetch_optional(pool)
     .await?;
     Ok(row.map(|row| {
-        let code: &str = row.get(0);
-        let code = NackCode::ALL
-            .iter()
-            .find(|known| known.as_str() == code)
-            .copied();
         Known::Refusal(RefusalRow {
             epoch,
             seq: Some(seq),
-            code: code.unwrap_or(NackCode::BadReading),
+            code: nack_code_of(row.get(0)),
             message: row.get(1),
             consumed: true,
             at: row.get(2),
