@@ -207,6 +207,14 @@ impl Store for SqliteStore {
         Box::pin(read::samples(&self.readers, query))
     }
 
+    fn count_samples<'a>(&'a self, query: &'a SampleQuery) -> BoxFuture<'a, Result<u32>> {
+        Box::pin(read::count_samples(&self.readers, query))
+    }
+
+    fn first_kept(&self) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(read::first_kept(&self.readers))
+    }
+
     fn devices<'a>(
         &'a self,
         endpoint: Option<&'a str>,
