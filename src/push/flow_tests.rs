@@ -70,6 +70,8 @@ fn stored((id, row): &Committed) -> StoredSample {
 struct World {
     flow: Flow,
     log: Batch,
+    /// What is left of the batch that is being given out.
+    rest: Batch,
     people: Vec<Person>,
 }
 
@@ -94,6 +96,7 @@ impl World {
         Self {
             flow: Flow::new(0, ring_bytes),
             log: Vec::new(),
+            rest: Vec::new(),
             people: Vec::new(),
         }
     }
@@ -108,18 +111,22 @@ impl World {
         batch
     }
 
-    /// What the hub does with a batch that came through its queue.
-    fn give(&mut self, devices: &[u8], skipped_ids: u64, part: usize) {
+    /// What the hub does first with a batch that came through its queue; it gives it out in parts.
+    fn keep(&mut self, devices: &[u8], skipped_ids: u64) {
         let batch = Arc::new(self.write(devices, skipped_ids));
         self.catch_up(batch[0].0 - 1);
         drop(self.flow.keep(&batch));
-        for part in batch.chunks(part) {
-            self.flow.give(part);
-        }
+        self.rest = batch.to_vec();
     }
 
-    /// What the hub does where its queue was full.
+    fn give_part(&mut self, rows: usize) {
+        let part: Batch = self.rest.drain(..rows.min(self.rest.len())).collect();
+        self.flow.give(&part);
+    }
+
+    /// What the hub does where its queue was full, once it is through with a batch.
     fn catch_up(&mut self, until: u64) {
+        self.give_part(usize::MAX);
         while self.flow.offset() < until && !self.flow.pass_unheard(until) {
             let rest = self.log_between(self.flow.offset(), until);
             let slice: Vec<_> = rest.iter().take(4).map(stored).collect();
@@ -239,7 +246,9 @@ impl Person {
 #[derive(Debug, Clone)]
 enum Act {
     /// A batch comes through the hub's queue; the ids before it may have been given up.
-    Give(Vec<u8>, u64, usize),
+    Keep(Vec<u8>, u64),
+    /// Some of it is given out.
+    Give(usize),
     /// A batch finds the queue full.
     Miss(Vec<u8>),
     /// The hub reads what it missed.
@@ -260,8 +269,9 @@ const PATTERNS: [&str; 5] = [
 fn act() -> impl Strategy<Value = Act> {
     let devices = || vec(0..5u8, 1..12);
     prop_oneof![
-        4 => (devices(), prop_oneof![9 => Just(0), 1 => 1..4u64], 1..6usize)
-            .prop_map(|(devices, skipped, part)| Act::Give(devices, skipped, part)),
+        4 => (devices(), prop_oneof![9 => Just(0), 1 => 1..4u64])
+            .prop_map(|(devices, skipped)| Act::Keep(devices, skipped)),
+        8 => (1..6usize).prop_map(Act::Give),
         1 => devices().prop_map(Act::Miss),
         1 => Just(Act::CatchUp),
         2 => (0..PATTERNS.len(), 0..40u64).prop_map(|(pattern, back)| Act::Subscribe(pattern, back)),
@@ -280,7 +290,8 @@ proptest! {
         let mut world = World::new(ring_bytes);
         for act in acts {
             match act {
-                Act::Give(devices, skipped, part) => world.give(&devices, skipped, part),
+                Act::Keep(devices, skipped) => world.keep(&devices, skipped),
+                Act::Give(rows) => world.give_part(rows),
                 Act::Miss(devices) => _ = world.write(&devices, 0),
                 Act::CatchUp => world.catch_up(world.log.last().map_or(0, |(id, _)| *id)),
                 Act::Subscribe(pattern, back) => world.subscribe(PATTERNS[pattern], back),

@@ -170,6 +170,33 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn the_longest_numbers_and_every_flag_fit_the_envelope() {
+        let longest = f32::from_bits(0x8080_0000);
+        let sample = Sample {
+            id: MAX_NUMBER,
+            endpoint: String::new(),
+            device: String::new(),
+            epoch: MAX_NUMBER,
+            seq: MAX_NUMBER,
+            ts: i64::MIN,
+            received_at: i64::MIN,
+            values: vec![longest],
+            output: Output::Anomaly {
+                score: longest,
+                threshold: longest,
+                anomaly: false,
+            },
+            model: String::new(),
+            version: String::new(),
+            arm: None,
+            latency_us: u32::MAX,
+            flags: crate::stream::Flags(u32::MAX).names(),
+        };
+        let event = Event::new(MAX_NUMBER, "predictions//".into(), LiveData::Sample(sample));
+        assert!(event.weight() >= event.frame(Codec::Json).len());
+    }
+
     proptest! {
         #[test]
         fn an_event_weighs_at_least_its_frame_in_either_codec(data in data()) {
