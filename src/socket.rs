@@ -22,6 +22,10 @@ const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// frame waits until the buffer is empty, so it holds `WRITE_BUFFER_BYTES` and one frame.
 const MAX_WRITE_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 
+/// Most bytes that the kernel may hold for a subscriber that does not read (it takes twice as many, for its own overhead). Left alone it would grow to
+/// megabytes, and a slow dashboard would look at events of a minute ago.
+const SUBSCRIBER_SEND_BYTES: usize = 128 * 1024;
+
 /// Longest that a peer may take to answer a close frame.
 pub const CLOSE_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -107,6 +111,14 @@ async fn open(pending: hyper::upgrade::OnUpgrade) -> Option<Socket> {
             .boxed()
             .await,
     )
+}
+
+/// Bounds what the kernel holds for a subscriber.
+pub fn bound_send_buffer(socket: &Socket) {
+    let tcp = socket2::SockRef::from(socket.get_ref());
+    if let Err(error) = tcp.set_send_buffer_size(SUBSCRIBER_SEND_BYTES) {
+        tracing::debug!(%error, "SO_SNDBUF not set");
+    }
 }
 
 fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {

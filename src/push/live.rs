@@ -63,6 +63,7 @@ struct Pulse {
 
 /// Serves one subscriber until it leaves, stalls or the server stops.
 pub async fn serve(socket: Socket, codec: Codec, context: LiveContext) {
+    crate::socket::bound_send_buffer(&socket);
     let hub = Arc::clone(&context.hub);
     let subscriber = hub.subscriber();
     let now = Instant::now();

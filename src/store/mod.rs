@@ -267,9 +267,6 @@ pub trait Store: Upkeep {
         Box::pin(count_by_reading(self, query.clone()))
     }
 
-    /// Every sample from this id on is kept; below it retention has been. It rises before what it gives up is deleted, or with it.
-    fn first_kept(&self) -> BoxFuture<'_, Result<u64>>;
-
     /// Streams by (endpoint, device), after `cursor`.
     fn devices<'a>(
         &'a self,

@@ -211,10 +211,6 @@ impl Store for SqliteStore {
         Box::pin(read::count_samples(&self.readers, query))
     }
 
-    fn first_kept(&self) -> BoxFuture<'_, Result<u64>> {
-        Box::pin(read::first_kept(&self.readers))
-    }
-
     fn devices<'a>(
         &'a self,
         endpoint: Option<&'a str>,

@@ -253,14 +253,6 @@ pub async fn count_samples(pool: &SqlitePool, wanted: &SampleQuery) -> Result<u3
     Ok(query.build_query_scalar().fetch_one(pool).await?)
 }
 
-/// Every sample from this id on is kept.
-pub async fn first_kept(pool: &SqlitePool) -> Result<u64> {
-    let row = sqlx::query("SELECT first_kept FROM log")
-        .fetch_one(pool)
-        .await?;
-    Ok(number(&row, 0))
-}
-
 fn push_where(query: &mut QueryBuilder<Sqlite>, wanted: &SampleQuery) {
     query.push("WHERE 1");
     if let (Some(endpoint), Some(device)) = (&wanted.endpoint, &wanted.device) {
