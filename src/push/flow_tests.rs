@@ -23,7 +23,8 @@ fn key(device: u8) -> StreamKey {
     )
 }
 
-fn committed(id: u64, device: u8) -> Committed {
+/// A committed sample of a device; those with even numbers are at endpoint `even`, the others at `odd`.
+pub fn committed(id: u64, device: u8) -> Committed {
     let key = key(device);
     let version = VersionRef {
         id: 1,
@@ -32,7 +33,10 @@ fn committed(id: u64, device: u8) -> Committed {
         version: "1.0.0".into(),
     };
     let row = SampleRow {
-        stream: Arc::new(StreamRef { id: 1, key }),
+        stream: Arc::new(StreamRef {
+            id: i64::from(device) + 1,
+            key,
+        }),
         pos: id,
         epoch: 0,
         seq: id,
@@ -51,6 +55,7 @@ fn committed(id: u64, device: u8) -> Committed {
 fn stored((id, row): &Committed) -> StoredSample {
     StoredSample {
         id: *id,
+        stream: row.stream.id,
         endpoint: row.stream.key.endpoint.to_string(),
         device: row.stream.key.device.to_string(),
         epoch: row.epoch,

@@ -9,6 +9,8 @@ mod flow;
 #[cfg(test)]
 mod flow_tests;
 mod hub;
+#[cfg(test)]
+mod hub_tests;
 pub mod live;
 mod outbox;
 mod reach;

@@ -168,32 +168,36 @@ impl Hub {
     /// # Errors
     /// See [`RecoverError`].
     pub async fn recover(&self, recovery: &mut Recovery) -> Result<Vec<Arc<Event>>, RecoverError> {
+        let rows = rows_of(self.portion(), recovery.heaviest);
         let pattern = &recovery.listener.pattern;
-        match &mut recovery.stage {
+        let events = match &mut recovery.stage {
             Stage::Latest(until, streams) => {
                 let until = *until;
-                let events = self.latest(pattern, streams, until).await?;
+                let events = self.latest(pattern, streams, until, rows).await?;
                 if streams.are_done() {
                     recovery.stage = self.log_after(until);
                 }
-                Ok(events)
+                events
             }
             Stage::Log { deadline, .. } if *deadline < Instant::now() => {
-                Err(RecoverError::Late(self.config.recover_s))
+                return Err(RecoverError::Late(self.config.recover_s));
             }
             Stage::Log { at, .. } => {
                 let at = *at;
-                self.missed(recovery, at).await
+                self.missed(recovery, at).await?
             }
             Stage::Presence(after) => {
-                let events = self.presence(pattern, after);
+                let events = self.presence(pattern, after, rows as usize);
                 if after.is_none() {
                     recovery.stage = Stage::Done;
                 }
-                Ok(events)
+                events
             }
-            Stage::Done => Ok(Vec::new()),
-        }
+            Stage::Done => Vec::new(),
+        };
+        let heaviest = events.iter().map(|event| event.weight()).max();
+        recovery.heaviest = recovery.heaviest.max(heaviest);
+        Ok(events)
     }
 
     /// The next portion of the log after `at`; the last one stands where the flow does.
@@ -247,14 +251,11 @@ impl Hub {
         recovery.move_to(reached.or(query.until).unwrap_or(until));
         metrics::counter!(metric::RECOVERED_EVENTS, "from" => "store")
             .increment(samples.len() as u64);
-        let events: Vec<_> = samples
+        Ok(samples
             .into_iter()
             .map(Event::stored)
             .map(Arc::new)
-            .collect();
-        let heaviest = events.iter().map(|event| event.weight()).max();
-        recovery.heaviest = recovery.heaviest.max(heaviest);
-        Ok(events)
+            .collect())
     }
 }
 

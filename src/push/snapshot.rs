@@ -12,10 +12,8 @@ use std::sync::Arc;
 use tidegate_protocol::live::DeviceState;
 use tidegate_protocol::{DeviceId, EndpointName};
 
-/// Streams of a page from the store: each is a look-up of its own.
+/// Most streams of a page from the store: each is a look-up of its own.
 const PAGE: u32 = 100;
-/// Streams of a page from memory.
-const ONLINE_PAGE: usize = 500;
 
 /// The streams that a pattern matches, as far as they are still to come.
 #[derive(Debug)]
@@ -48,12 +46,13 @@ impl Hub {
         Streams::OneDevice(device.clone(), endpoints)
     }
 
-    /// The newest sample of the next streams, up to `until`.
+    /// The newest sample of at most `rows` further streams, up to `until`.
     pub(super) async fn latest(
         &self,
         pattern: &Pattern,
         streams: &mut Streams,
         until: u64,
+        rows: u32,
     ) -> Result<Vec<Arc<Event>>, StoreError> {
         let _turn = self.reads.acquire().await;
         let mut newest = match streams {
@@ -65,7 +64,7 @@ impl Hub {
                 newest
             }
             Streams::After(after) => {
-                let (newest, last) = self.page(pattern, after.as_ref()).await?;
+                let (newest, last) = self.page(pattern, after.as_ref(), rows.min(PAGE)).await?;
                 *streams = last.map_or(Streams::Done, |last| Streams::After(Some(last)));
                 newest
             }
@@ -107,22 +106,24 @@ impl Hub {
         &self,
         pattern: &Pattern,
         after: Option<&StreamKey>,
+        most: u32,
     ) -> Result<(Vec<StoredSample>, Option<StreamKey>), StoreError> {
         let endpoint = match pattern {
             Pattern::Predictions(endpoint, _) => endpoint.as_ref().map(EndpointName::as_str),
             _ => None,
         };
-        let rows = self.store.devices(endpoint, after, PAGE).await?;
-        let last = rows.last().filter(|_| rows.len() == PAGE as usize);
+        let rows = self.store.devices(endpoint, after, most).await?;
+        let last = rows.last().filter(|_| rows.len() == most as usize);
         let last = last.map(|row| row.key.clone());
         Ok((rows.into_iter().filter_map(|row| row.last).collect(), last))
     }
 
-    /// Who is online after a stream, which moves to the last of the page, or away after the last page.
+    /// Who is online, at most `most` streams after one, which moves to the last of them, or away with the last page.
     pub(super) fn presence(
         &self,
         pattern: &Pattern,
         after: &mut Option<StreamKey>,
+        most: usize,
     ) -> Vec<Arc<Event>> {
         let Pattern::Devices(wanted) = pattern else {
             *after = None;
@@ -132,10 +133,10 @@ impl Hub {
         let start = after.take().map_or(Bound::Unbounded, Bound::Excluded);
         let page: Vec<(StreamKey, i64)> = {
             let online = self.online.lock();
-            let rest = online.range((start, Bound::Unbounded)).take(ONLINE_PAGE);
+            let rest = online.range((start, Bound::Unbounded)).take(most);
             rest.map(|(key, at)| (key.clone(), *at)).collect()
         };
-        if page.len() == ONLINE_PAGE {
+        if page.len() == most {
             *after = page.last().map(|(key, _)| key.clone());
         }
         let matching = page

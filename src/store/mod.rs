@@ -296,8 +296,11 @@ pub trait Store: Upkeep {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Counts page by page.
-async fn count_by_reading<S: Store + ?Sized>(store: &S, mut query: SampleQuery) -> Result<u32> {
+/// Counts page by page, for a store that cannot count by itself.
+pub(crate) async fn count_by_reading<S: Store + ?Sized>(
+    store: &S,
+    mut query: SampleQuery,
+) -> Result<u32> {
     const PAGE: u32 = 500;
     let most = query.limit;
     let mut count = 0;
