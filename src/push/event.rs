@@ -26,15 +26,15 @@ pub struct Event {
 enum Content {
     /// A row as the writer gave it out.
     Row(Arc<SampleRow>),
-    /// Anything else.
-    Data(LiveData),
+    /// Anything else; boxed, because it is many times larger than a row's pointer.
+    Data(Box<LiveData>),
 }
 
 impl Event {
     /// An event at `offset` of the committed log.
     pub fn new(offset: u64, topic: String, data: LiveData) -> Self {
         let weight = weight::of_data(&topic, &data);
-        Self::with(offset, topic, Content::Data(data), weight)
+        Self::with(offset, topic, Content::Data(Box::new(data)), weight)
     }
 
     /// A row that was committed as `id`.
@@ -93,7 +93,7 @@ impl Event {
     fn message(&self) -> LiveMessage {
         let data = match &self.content {
             Content::Row(row) => LiveData::Sample(row.to_wire(self.offset)),
-            Content::Data(data) => data.clone(),
+            Content::Data(data) => LiveData::clone(data),
         };
         LiveMessage::Event(WireEvent {
             offset: self.offset,
