@@ -91,11 +91,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     report_costs(&engine, config.sessions.inline_below_us);
 
     let (high_sample, high_stream) = store.high_ids().await?;
+    let endpoints = engine.endpoints().into_iter().map(|one| one.name.clone());
     let (hub, feed) = Hub::new(
         Arc::clone(&store),
         high_sample,
-        config.live.backlog,
-        config.live.max_recover,
+        endpoints.collect(),
+        config.live.clone(),
     );
     let rates = Arc::new(Rates::default());
     let (rollups, gatherer) = Gatherer::new(Arc::clone(&store), high_sample).await?;

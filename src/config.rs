@@ -360,6 +360,15 @@ fn check_bounds(raw: &RawConfig, problems: &mut Vec<String>) {
         10_000,
     );
     within("live.outbox", raw.live.outbox as u64, 16, 1_000_000);
+    within(
+        "live.outbox_bytes",
+        raw.live.outbox_bytes as u64,
+        64 * 1024,
+        1 << 30,
+    );
+    within("live.stall_s", raw.live.stall_s.into(), 1, 600);
+    within("live.recover_s", raw.live.recover_s.into(), 1, 3_600);
+    within("live.ring_bytes", raw.live.ring_bytes as u64, 0, 1 << 36);
     within("live.backlog", raw.live.backlog as u64, 16, 1_000_000);
     within(
         "live.max_recover",

@@ -18,11 +18,16 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Bytes gathered before a write goes out by itself; a flush sends less at once.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
-/// Most bytes that may wait in a socket's write buffer.
+/// Most bytes that may wait in a socket's write buffer. Never reached by who feeds and waits: once the kernel takes no more, the next
+/// frame waits until the buffer is empty, so it holds `WRITE_BUFFER_BYTES` and one frame.
 const MAX_WRITE_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 
+/// Most bytes that the kernel may hold for a subscriber that does not read (it takes twice as many, for its own overhead). Left alone it would grow to
+/// megabytes, and a slow dashboard would look at events of a minute ago.
+const SUBSCRIBER_SEND_BYTES: usize = 128 * 1024;
+
 /// Longest that a peer may take to answer a close frame.
-const CLOSE_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+pub const CLOSE_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A socket after its upgrade.
 pub type Socket = WebSocketStream<TcpStream>;
@@ -106,6 +111,14 @@ async fn open(pending: hyper::upgrade::OnUpgrade) -> Option<Socket> {
             .boxed()
             .await,
     )
+}
+
+/// Bounds what the kernel holds for a subscriber.
+pub fn bound_send_buffer(socket: &Socket) {
+    let tcp = socket2::SockRef::from(socket.get_ref());
+    if let Err(error) = tcp.set_send_buffer_size(SUBSCRIBER_SEND_BYTES) {
+        tracing::debug!(%error, "SO_SNDBUF not set");
+    }
 }
 
 fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {

@@ -63,6 +63,16 @@ pub mod metric {
     pub const EVENTS: &str = "tidegate_events_total";
     /// Events that a subscription's policy left out.
     pub const EVENTS_DROPPED: &str = "tidegate_events_dropped_total";
+    /// Bytes of events that wait for subscribers or are on their way into their sockets.
+    pub const LIVE_WAITING: &str = "tidegate_live_waiting_bytes";
+    /// Bytes of committed samples kept in memory for recovery.
+    pub const LIVE_RING: &str = "tidegate_live_ring_bytes";
+    /// Subscriptions that have not caught up with the live flow yet.
+    pub const RECOVERING: &str = "tidegate_recovering_subscriptions";
+    /// Subscriptions that named a position, by `outcome`: whole, anew, failed.
+    pub const RECOVERIES: &str = "tidegate_recoveries_total";
+    /// Events replayed to recovering subscriptions, by `from`: memory, store.
+    pub const RECOVERED_EVENTS: &str = "tidegate_recovered_events_total";
     /// Times the hub fell behind the committed log and read it from the store.
     pub const HUB_LAGGED: &str = "tidegate_hub_lagged_total";
     /// 1 while the broker is connected.

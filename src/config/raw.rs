@@ -96,10 +96,18 @@ pub struct RawStore {
 pub struct RawLive {
     /// Subscriptions one connection may hold.
     pub max_subscriptions: usize,
-    /// Events waiting for one subscriber before its policy speaks.
+    /// Events waiting for one subscription before its policy speaks.
     pub outbox: usize,
+    /// Bytes that one connection may cost: half of them for events that wait, half for those on their way into its socket.
+    pub outbox_bytes: usize,
+    /// Seconds within which a subscriber must take what is being written to it, else 4008.
+    pub stall_s: u32,
     /// Most events replayed to one recovering subscription; beyond it starts from the latest.
     pub max_recover: u32,
+    /// Seconds within which a recovering subscription must have caught up with the live flow, else 4008.
+    pub recover_s: u32,
+    /// Bytes of the newest committed samples that are kept in memory for recovery; 0 keeps none.
+    pub ring_bytes: usize,
     /// Commits that the hub may be behind before it reads them from the store.
     pub backlog: usize,
 }
@@ -186,7 +194,11 @@ impl Default for RawLive {
         Self {
             max_subscriptions: 64,
             outbox: 1_024,
+            outbox_bytes: 1024 * 1024,
+            stall_s: 30,
             max_recover: 10_000,
+            recover_s: 120,
+            ring_bytes: 16 * 1024 * 1024,
             backlog: 1_024,
         }
     }

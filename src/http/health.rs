@@ -72,6 +72,7 @@ pub async fn ready(site: Shared) -> impl IntoResponse {
 pub async fn metrics(site: Shared) -> impl IntoResponse {
     metrics::gauge!(metric::SESSIONS).set(site.pipeline.sessions.len() as f64);
     metrics::gauge!(metric::STORE_QUEUE).set(site.pipeline.writer().waiting() as f64);
+    site.pipeline.hub.measure();
     let failing = site.pipeline.writer().health().is_failing();
     metrics::gauge!(metric::STORE_FAILING).set(f64::from(u8::from(failing)));
     (

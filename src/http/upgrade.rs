@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_protocol::{CloseCode, Codec, DeviceId, ErrorCode, MAX_NUMBER};
 use utoipa::IntoParams;
 
@@ -98,8 +99,8 @@ fn context(site: &Site) -> LiveContext {
     let config = site.pipeline.config();
     LiveContext {
         hub: Arc::clone(&site.pipeline.hub),
-        outbox: config.live.outbox,
         max_subscriptions: config.live.max_subscriptions,
+        stall: Duration::from_secs(config.live.stall_s.into()),
         ping: config.connections.ping,
         pong: config.connections.pong,
         stop: site.stop.clone(),

@@ -1,90 +1,80 @@
-//! Who listens to what; the consumer of the committed log.
+//! The consumer of the committed log on behalf of subscribers, and who is online.
 //!
-//! Owns the subscriptions, who is online, and the place in the log up to which events were given out. The writer's task hands committed
-//! samples over without waiting; when the hub's queue is full it reads what it missed from the store, so subscribers see
-//! every commit once and in order. Without subscriptions to predictions nothing is encoded or copied.
+//! The writer's task hands committed samples over without waiting; when the hub's queue is full it reads what it missed from the store, so
+//! the flow has every commit once and in order. Gives a batch out in parts and lets go of its lock between them, so that whoever tells an
+//! event of the moment, the writer's task among them, never waits for long. How a subscription gets into the flow is in `recover.rs`.
 
-use super::topics::{self, Pattern};
-use super::{Event, Subscriber};
-use crate::store::{SampleQuery, Store, StoreError, StoredSample};
-use crate::stream::{SampleRow, StreamKey, now_ms};
+use super::flow::{Batch, Committed, Flow};
+use super::{Pattern, Subscriber, topics};
+use crate::config::RawLive;
+use crate::store::{SampleQuery, Store};
+use crate::stream::{StreamKey, now_ms};
 use crate::telemetry::metric;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 use tidegate_protocol::live::{AlertEvent, DeviceEvent, DeviceState, SystemEvent};
-use tidegate_protocol::{DeviceId, EndpointName, LiveData, Position, Sample};
-use tokio::sync::mpsc;
+use tidegate_protocol::{EndpointName, LiveData};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 /// Samples read from the store at once.
 const SLICE: u32 = 500;
-/// Streams whose newest sample a subscription that cannot recover gets.
-const SNAPSHOT_STREAMS: u32 = 2_000;
-
-type Batch = Vec<(u64, Arc<SampleRow>)>;
+/// Samples given out under one lock.
+const PART: usize = 32;
+/// Wait before the store is asked again.
+const RETRY: Duration = Duration::from_millis(200);
+/// Reads of recovering subscriptions at once: fewer than the store has readers, so that a device finds one free.
+const RECOVERY_READS: usize = 2;
 
 /// The hub's queue, for its task.
 pub struct HubFeed {
     queue: mpsc::Receiver<Batch>,
 }
 
-#[derive(Debug)]
-struct Subscription {
-    id: u64,
-    subscriber: Arc<Subscriber>,
-}
-
-#[derive(Debug, Default)]
-struct Listeners {
-    by_pattern: HashMap<Pattern, Vec<Subscription>>,
-    /// Events up to here were given out.
-    offset: u64,
-}
-
 /// See the module.
 pub struct Hub {
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) flow: Mutex<Flow>,
+    pub(super) config: RawLive,
+    /// Endpoints whose streams a `*` stands for.
+    pub(super) endpoints: Vec<EndpointName>,
+    pub(super) reads: Semaphore,
+    pub(super) online: Mutex<BTreeMap<StreamKey, i64>>,
     feed: mpsc::Sender<Batch>,
-    listeners: Mutex<Listeners>,
-    online: Mutex<HashMap<StreamKey, i64>>,
     /// The newest committed sample.
     committed: AtomicU64,
+    /// The newest one that found the queue full.
+    missed: AtomicU64,
+    wake: Notify,
     subscribers: AtomicU64,
-    max_recover: u32,
-}
-
-/// A new subscription: where it begins and what comes before its first event.
-#[derive(Debug)]
-pub struct Subscribed {
-    /// Events after this offset follow.
-    pub offset: u64,
-    /// Whether everything since the wished position follows.
-    pub recovered: bool,
-    /// What was missed, or the latest of each topic.
-    pub first: Vec<Arc<Event>>,
+    /// Bytes that wait for subscribers.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Hub {
-    /// A hub at the end of the log; `backlog` commits may wait for its task.
+    /// A hub at the end of the log.
     pub fn new(
         store: Arc<dyn Store>,
         offset: u64,
-        backlog: usize,
-        max_recover: u32,
+        endpoints: Vec<EndpointName>,
+        config: RawLive,
     ) -> (Arc<Self>, HubFeed) {
-        let (feed, queue) = mpsc::channel(backlog);
+        let (feed, queue) = mpsc::channel(config.backlog);
         let hub = Self {
             store,
-            feed,
-            listeners: Mutex::new(Listeners {
-                by_pattern: HashMap::new(),
-                offset,
-            }),
+            flow: Mutex::new(Flow::new(offset, config.ring_bytes)),
+            config,
+            endpoints,
+            reads: Semaphore::new(RECOVERY_READS),
             online: Mutex::default(),
+            feed,
             committed: AtomicU64::new(offset),
+            missed: AtomicU64::new(offset),
+            wake: Notify::new(),
             subscribers: AtomicU64::new(0),
-            max_recover,
+            waiting: Arc::default(),
         };
         (Arc::new(hub), HubFeed { queue })
     }
@@ -92,6 +82,11 @@ impl Hub {
     /// The log's id.
     pub fn log_id(&self) -> &str {
         self.store.log_id()
+    }
+
+    /// The newest committed sample.
+    pub(super) fn committed_id(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
     }
 
     /// Hands committed samples over. Never waits: what does not fit is read from the store by the task.
@@ -102,40 +97,60 @@ impl Hub {
         self.committed.store(last, Ordering::Release);
         if self.feed.try_send(samples).is_err() {
             metrics::counter!(metric::HUB_LAGGED).increment(1);
+            self.missed.store(last, Ordering::Release);
+            self.wake.notify_one();
         }
     }
 
     /// Gives events out until the server stops.
     pub async fn run(self: Arc<Self>, mut feed: HubFeed) {
-        while let Some(batch) = feed.queue.recv().await {
-            let Some(&(first, _)) = batch.first() else {
-                continue;
-            };
-            let behind = self.listeners.lock().offset;
-            if behind + 1 < first {
-                self.catch_up(first - 1).await;
+        loop {
+            tokio::select! {
+                batch = feed.queue.recv() => match batch {
+                    Some(batch) => self.give(batch).await,
+                    None => return,
+                },
+                () = self.wake.notified() => {}
             }
-            self.give(
-                batch.iter().map(|(id, row)| (*id, &row.stream.key)),
-                |index| batch[index].1.to_wire(batch[index].0),
-            );
             // A commit that found the queue full is the newest one only until the next arrives; do not wait for that.
             if feed.queue.is_empty() {
-                let committed = self.committed.load(Ordering::Acquire);
-                self.catch_up(committed).await;
+                self.catch_up(self.missed.load(Ordering::Acquire)).await;
             }
         }
     }
 
-    /// Gives out what the queue could not hold, from the store.
-    async fn catch_up(&self, until: u64) {
+    async fn give(&self, batch: Batch) {
+        let Some(&(first, _)) = batch.first() else {
+            return;
+        };
+        self.catch_up(first - 1).await;
+        let batch = Arc::new(batch);
+        let gone = self.flow.lock().keep(&batch);
+        drop(gone);
+        let mut rest = &batch[..];
         loop {
-            let at = self.listeners.lock().offset;
-            if at >= until {
+            rest = self.give_part(rest);
+            if rest.is_empty() {
                 return;
             }
-            if !self.anyone_listens() {
-                self.listeners.lock().offset = until;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Gives the first of the rows out, all of them when nobody listens; returns the others.
+    fn give_part<'a>(&self, rows: &'a [Committed]) -> &'a [Committed] {
+        let mut flow = self.flow.lock();
+        let part = if flow.is_heard() { PART } else { rows.len() };
+        let (now, later) = rows.split_at(part.min(rows.len()));
+        flow.give(now);
+        later
+    }
+
+    /// Gives out what did not come through the queue, from the store.
+    async fn catch_up(&self, until: u64) {
+        loop {
+            let at = self.flow.lock().offset();
+            if at >= until || self.flow.lock().pass_unheard(until) {
                 return;
             }
             let query = SampleQuery {
@@ -146,56 +161,18 @@ impl Hub {
                 ..SampleQuery::default()
             };
             match self.store.samples(&query).await {
-                Ok(samples) if samples.is_empty() => self.listeners.lock().offset = until,
-                Ok(samples) => self.give_stored(samples),
+                Ok(samples) if samples.is_empty() => self.flow.lock().pass(until),
+                Ok(samples) => self.flow.lock().give_stored(samples),
                 Err(error) => {
                     tracing::warn!(%error, "events wait: the store cannot be read");
-                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                    tokio::time::sleep(RETRY).await;
                 }
             }
         }
     }
 
-    fn give_stored(&self, samples: Vec<StoredSample>) {
-        let keyed: Vec<_> = samples
-            .into_iter()
-            .filter_map(|s| Some((s.id, stored_key(&s)?, s.into_wire())))
-            .collect();
-        self.give(keyed.iter().map(|(id, key, _)| (*id, key)), |index| {
-            keyed[index].2.clone()
-        });
-    }
-
-    /// Gives samples to whoever listens; `wire` makes the event's content only where someone does.
-    fn give<'a>(
-        &self,
-        samples: impl Iterator<Item = (u64, &'a StreamKey)>,
-        wire: impl Fn(usize) -> Sample,
-    ) {
-        let mut listeners = self.listeners.lock();
-        for (index, (id, key)) in samples.enumerate() {
-            if id <= listeners.offset {
-                continue;
-            }
-            listeners.offset = id;
-            if listeners.by_pattern.is_empty() || !key.is_live() {
-                continue;
-            }
-            let patterns = Pattern::of_predictions(key);
-            listeners.offer(&patterns, || {
-                Event::new(id, topics::predictions(key), LiveData::Sample(wire(index)))
-            });
-        }
-    }
-
-    fn anyone_listens(&self) -> bool {
-        !self.listeners.lock().by_pattern.is_empty()
-    }
-
-    fn offer_now(&self, patterns: &[Pattern], topic: String, data: LiveData) {
-        let mut listeners = self.listeners.lock();
-        let offset = listeners.offset;
-        listeners.offer(patterns, || Event::new(offset, topic, data));
+    fn tell(&self, patterns: &[Pattern], topic: String, data: LiveData) {
+        self.flow.lock().tell(patterns, topic, data);
     }
 
     /// A device is there.
@@ -234,7 +211,7 @@ impl Hub {
     }
 
     fn device_event(&self, key: &StreamKey, state: DeviceState, gap: Option<(u64, u64)>) {
-        self.offer_now(
+        self.tell(
             &Pattern::of_device(key),
             topics::device(key),
             device_data(key, state, now_ms(), gap),
@@ -250,7 +227,7 @@ impl Hub {
             message: message.to_owned(),
             at,
         };
-        self.offer_now(
+        self.tell(
             &Pattern::of_alerts(key),
             topics::alerts(key),
             LiveData::Alert(data),
@@ -259,7 +236,7 @@ impl Hub {
 
     /// The server's rates.
     pub fn system(&self, event: SystemEvent) {
-        self.offer_now(&[Pattern::System], "system".into(), LiveData::System(event));
+        self.tell(&[Pattern::System], "system".into(), LiveData::System(event));
     }
 
     /// Subscribers connected.
@@ -276,168 +253,26 @@ impl Hub {
         }
     }
 
-    /// Opens a subscription of `subscriber`, whose queue `id` is open already.
-    ///
-    /// # Errors
-    /// A store that cannot be read; the subscription does not stand then.
-    pub async fn subscribe(
-        &self,
-        subscriber: &Arc<Subscriber>,
-        id: u64,
-        pattern: &Pattern,
-        from: Option<&Position>,
-    ) -> Result<Subscribed, StoreError> {
-        let offset = {
-            let mut listeners = self.listeners.lock();
-            let subscription = Subscription {
-                id,
-                subscriber: Arc::clone(subscriber),
-            };
-            listeners
-                .by_pattern
-                .entry(pattern.clone())
-                .or_default()
-                .push(subscription);
-            listeners.offset
-        };
-        metrics::gauge!(metric::SUBSCRIPTIONS).increment(1.0);
-        let first = self.first_events(pattern, from, offset).await;
-        if first.is_err() {
-            self.unsubscribe(subscriber, id);
-        }
-        let (recovered, first) = first?;
-        Ok(Subscribed {
-            offset,
-            recovered,
-            first,
-        })
+    /// A subscriber of this hub.
+    pub fn subscriber(&self) -> Arc<Subscriber> {
+        Subscriber::new(&self.config, Arc::clone(&self.waiting))
     }
 
     /// Closes a subscription.
     pub fn unsubscribe(&self, subscriber: &Arc<Subscriber>, id: u64) {
-        let mut listeners = self.listeners.lock();
-        listeners.by_pattern.retain(|_, list| {
-            let before = list.len();
-            list.retain(|one| one.id != id || !Arc::ptr_eq(&one.subscriber, subscriber));
-            metrics::gauge!(metric::SUBSCRIPTIONS).decrement((before - list.len()) as f64);
-            !list.is_empty()
-        });
+        self.flow.lock().leave(subscriber, Some(id));
     }
 
     /// Closes all subscriptions of a subscriber that left.
     pub fn leave(&self, subscriber: &Arc<Subscriber>) {
-        let mut listeners = self.listeners.lock();
-        listeners.by_pattern.retain(|_, list| {
-            let before = list.len();
-            list.retain(|one| !Arc::ptr_eq(&one.subscriber, subscriber));
-            metrics::gauge!(metric::SUBSCRIPTIONS).decrement((before - list.len()) as f64);
-            !list.is_empty()
-        });
+        self.flow.lock().leave(subscriber, None);
     }
 
-    /// What a subscription gets before its first live event: everything since `from`, or the latest of each topic.
-    async fn first_events(
-        &self,
-        pattern: &Pattern,
-        from: Option<&Position>,
-        until: u64,
-    ) -> Result<(bool, Vec<Arc<Event>>), StoreError> {
-        let Some(from) = from else {
-            return Ok((true, Vec::new()));
-        };
-        let Pattern::Predictions(endpoint, device) = pattern else {
-            return Ok((false, self.presence(pattern)));
-        };
-        let (endpoint, device) = (endpoint.clone(), device.clone());
-        if from.log == self.log_id() && from.offset <= until {
-            let query = SampleQuery {
-                endpoint: endpoint.clone(),
-                device: device.clone(),
-                cursor: Some(from.offset),
-                until: Some(until),
-                limit: self.max_recover + 1,
-                live_only: true,
-                ..SampleQuery::default()
-            };
-            let missed = self.store.samples(&query).await?;
-            if missed.len() <= self.max_recover as usize {
-                return Ok((true, missed.into_iter().filter_map(stored_event).collect()));
-            }
-        }
-        Ok((false, self.latest(endpoint, device, until).await?))
-    }
-
-    /// The newest sample of each stream up to `until`; later ones follow live.
-    async fn latest(
-        &self,
-        endpoint: Option<String>,
-        device: Option<String>,
-        until: u64,
-    ) -> Result<Vec<Arc<Event>>, StoreError> {
-        let newest = match device {
-            Some(device) => {
-                let query = SampleQuery {
-                    endpoint,
-                    device: Some(device),
-                    until: Some(until),
-                    live_only: true,
-                    newest_first: true,
-                    limit: 1,
-                    ..SampleQuery::default()
-                };
-                self.store.samples(&query).await?
-            }
-            None => {
-                let rows = self
-                    .store
-                    .devices(endpoint.as_deref(), None, SNAPSHOT_STREAMS)
-                    .await?;
-                let newest = rows.into_iter().filter_map(|row| row.last);
-                newest.filter(|sample| sample.id <= until).collect()
-            }
-        };
-        let mut events: Vec<_> = newest.into_iter().filter_map(stored_event).collect();
-        events.sort_by_key(|event| event.offset());
-        Ok(events)
-    }
-
-    /// Who is online, for a subscription to devices.
-    fn presence(&self, pattern: &Pattern) -> Vec<Arc<Event>> {
-        let Pattern::Devices(wanted) = pattern else {
-            return Vec::new();
-        };
-        let offset = self.listeners.lock().offset;
-        let online = self.online.lock();
-        let matching = online
-            .iter()
-            .filter(|(key, _)| wanted.as_deref().is_none_or(|w| w == key.device.as_str()));
-        matching
-            .map(|(key, at)| {
-                let data = device_data(key, DeviceState::Online, *at, None);
-                Arc::new(Event::new(offset, topics::device(key), data))
-            })
-            .collect()
-    }
-}
-
-impl Listeners {
-    /// Makes the event where one of the patterns has a listener, once.
-    fn offer(&mut self, patterns: &[Pattern], make: impl FnOnce() -> Event) {
-        let mut make = Some(make);
-        let mut event = None;
-        for pattern in patterns {
-            let Some(list) = self.by_pattern.get(pattern) else {
-                continue;
-            };
-            if let Some(make) = make.take() {
-                event = Some(Arc::new(make()));
-            }
-            if let Some(event) = &event {
-                metrics::counter!(metric::EVENTS).increment(list.len() as u64);
-                list.iter()
-                    .for_each(|one| one.subscriber.offer(one.id, event));
-            }
-        }
+    /// Sets the gauges of what is held in memory.
+    pub fn measure(&self) {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        metrics::gauge!(metric::LIVE_WAITING).set(waiting as f64);
+        metrics::gauge!(metric::LIVE_RING).set(self.flow.lock().ring_bytes() as f64);
     }
 }
 
@@ -453,7 +288,12 @@ impl Drop for Joined {
     }
 }
 
-fn device_data(key: &StreamKey, state: DeviceState, at: i64, gap: Option<(u64, u64)>) -> LiveData {
+pub(super) fn device_data(
+    key: &StreamKey,
+    state: DeviceState,
+    at: i64,
+    gap: Option<(u64, u64)>,
+) -> LiveData {
     LiveData::Device(DeviceEvent {
         device: key.device.to_string(),
         endpoint: key.endpoint.to_string(),
@@ -461,20 +301,4 @@ fn device_data(key: &StreamKey, state: DeviceState, at: i64, gap: Option<(u64, u
         at,
         gap,
     })
-}
-
-fn stored_key(sample: &StoredSample) -> Option<StreamKey> {
-    Some(StreamKey::live(
-        EndpointName::new(&sample.endpoint).ok()?,
-        DeviceId::new(&sample.device).ok()?,
-    ))
-}
-
-fn stored_event(sample: StoredSample) -> Option<Arc<Event>> {
-    let key = stored_key(&sample)?;
-    Some(Arc::new(Event::new(
-        sample.id,
-        topics::predictions(&key),
-        LiveData::Sample(sample.into_wire()),
-    )))
 }

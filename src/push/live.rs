@@ -1,12 +1,16 @@
 //! One subscriber's socket: requests in, events out.
 //!
-//! One task owns the socket. Events that are due leave together in one flush. A subscriber that does not read for `STALL` is closed with
-//! 4008, whatever its policy: its queue is bounded, its socket's buffer too.
+//! One task owns the socket. Events that are due leave in flushes of `FLUSH_FRAMES`; between two flushes of a recovering subscription the
+//! others get their turn. What waits for the socket is bounded by `live.outbox_bytes`; the socket itself buffers no more than one write and
+//! one frame, because a full one is waited for. A subscriber that takes nothing for `live.stall_s` is closed with 4008, whatever its policy,
+//! and so is one whose `disconnect` subscription overflows, though it may be in the middle of a flush.
 
 use super::hub::Joined;
-use super::{Event, Hub, Pattern, Subscribed, Subscriber};
-use crate::socket::{Socket, close_frame, frame};
-use futures_util::{SinkExt, StreamExt};
+use super::{Event, Hub, Listener, Pattern, RecoverError, Recovery, Subscribed, Subscriber};
+use crate::socket::{CLOSE_WAIT, Socket, close_frame, frame};
+use crate::telemetry::metric;
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_protocol::live::Subscribe;
@@ -16,8 +20,10 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_util::sync::CancellationToken;
 
-/// Longest that one flush may take.
-const STALL: Duration = Duration::from_secs(30);
+/// Frames of one flush.
+const FLUSH_FRAMES: usize = 64;
+/// When a subscriber that found the store unreadable may come back.
+const RETRY_AFTER_MS: u64 = 1_000;
 /// Highest `max_hz`; the lowest is one event in 1,000 s.
 const MAX_HZ: f32 = 1_000.0;
 
@@ -25,10 +31,10 @@ const MAX_HZ: f32 = 1_000.0;
 pub struct LiveContext {
     /// The hub.
     pub hub: Arc<Hub>,
-    /// Events that may wait a subscription.
-    pub outbox: usize,
     /// Subscriptions a connection.
     pub max_subscriptions: usize,
+    /// Longest that one flush may take.
+    pub stall: Duration,
     /// Between pings.
     pub ping: Duration,
     /// From a ping to some frame.
@@ -42,98 +48,136 @@ struct Live {
     codec: Codec,
     context: LiveContext,
     subscriber: Arc<Subscriber>,
+    /// Subscriptions on their way into the flow; they take turns.
+    recoveries: VecDeque<Recovery>,
+    pulse: Pulse,
     _joined: Joined,
+}
+
+/// When the peer was last heard, and what is done about it.
+struct Pulse {
+    last_frame: Instant,
+    pinged: bool,
+    check: Instant,
 }
 
 /// Serves one subscriber until it leaves, stalls or the server stops.
 pub async fn serve(socket: Socket, codec: Codec, context: LiveContext) {
-    let subscriber = Subscriber::new(context.outbox);
-    let joined = context.hub.join();
+    crate::socket::bound_send_buffer(&socket);
     let hub = Arc::clone(&context.hub);
+    let subscriber = hub.subscriber();
+    let now = Instant::now();
     let mut live = Live {
         socket,
         codec,
-        context,
         subscriber: Arc::clone(&subscriber),
-        _joined: joined,
+        recoveries: VecDeque::new(),
+        pulse: Pulse {
+            last_frame: now,
+            pinged: false,
+            check: now + context.ping,
+        },
+        context,
+        _joined: hub.join(),
     };
-    if let Err(close) = live.run().await {
-        live.close(close).await;
-    }
+    let ended = live.run().await;
+    // Before the farewell, which may take its time: nothing is put in its queues any more.
     hub.leave(&subscriber);
+    if let Err(ending) = ended {
+        live.close(ending).await;
+    }
 }
 
 /// Why a subscriber's socket ends.
 enum Ending {
     /// It left.
     Gone,
-    /// The server ends it.
-    Close(CloseCode, Option<ErrorCode>),
+    /// The server ends it, and says why.
+    Close(CloseCode, ErrorCode, String),
+}
+
+impl Ending {
+    fn because(code: CloseCode, error: ErrorCode) -> Self {
+        Self::Close(code, error, code.reason().to_owned())
+    }
+
+    fn too_slow() -> Self {
+        Self::because(CloseCode::TooSlow, ErrorCode::TooSlow)
+    }
 }
 
 impl From<SocketError> for Ending {
     fn from(error: SocketError) -> Self {
         match error {
-            SocketError::Capacity(_) => Self::Close(CloseCode::TooLarge, Some(ErrorCode::TooLarge)),
+            SocketError::Capacity(_) => Self::because(CloseCode::TooLarge, ErrorCode::TooLarge),
             _ => Self::Gone,
         }
+    }
+}
+
+impl From<RecoverError> for Ending {
+    fn from(error: RecoverError) -> Self {
+        metrics::counter!(metric::RECOVERIES, "outcome" => "failed").increment(1);
+        tracing::debug!(%error, "a subscription could not be recovered");
+        let (code, kind) = match error {
+            RecoverError::Late(_) => (CloseCode::TooSlow, ErrorCode::TooSlow),
+            _ => (CloseCode::Overloaded, ErrorCode::Overloaded),
+        };
+        Self::Close(code, kind, error.to_string())
     }
 }
 
 impl Live {
     async fn run(&mut self) -> Result<(), Ending> {
         let mut held = None;
-        let mut last_frame = Instant::now();
-        let mut pinged = false;
-        let mut check = Instant::now() + self.context.ping;
         loop {
-            let due = held.unwrap_or(check).min(check);
+            let due = held.unwrap_or(self.pulse.check).min(self.pulse.check);
             tokio::select! {
                 () = self.context.stop.cancelled() => {
-                    return Err(Ending::Close(CloseCode::ShuttingDown, Some(ErrorCode::ShuttingDown)));
+                    return Err(Ending::because(CloseCode::ShuttingDown, ErrorCode::ShuttingDown));
                 }
-                message = self.socket.next() => {
-                    let message = message.ok_or(Ending::Gone)??;
-                    last_frame = Instant::now();
-                    pinged = false;
-                    self.hear(message).await?;
-                }
+                message = self.socket.next() => self.hear(message.ok_or(Ending::Gone)??).await?,
                 () = self.subscriber.ready() => held = self.send_due().await?,
+                () = std::future::ready(()), if !self.recoveries.is_empty() => self.recover().await?,
                 () = tokio::time::sleep_until(due) => {
                     held = self.send_due().await?;
-                    if check <= Instant::now() {
-                        check = self.check_alive(last_frame, &mut pinged).await?;
+                    if self.pulse.check <= Instant::now() {
+                        self.check_alive().await?;
                     }
                 }
             }
         }
     }
 
-    /// Pings a peer that was silent for `ping`, closes one that was silent for `pong` after it; returns when to look again.
-    async fn check_alive(
-        &mut self,
-        last_frame: Instant,
-        pinged: &mut bool,
-    ) -> Result<Instant, Ending> {
-        let quiet_until = last_frame + self.context.ping;
+    /// Pings a peer that was silent for `ping`, closes one that was silent for `pong` after it.
+    async fn check_alive(&mut self) -> Result<(), Ending> {
+        // A long flush or read may have kept this task from a frame that has come.
+        if let Some(message) = self.socket.next().now_or_never() {
+            self.hear(message.ok_or(Ending::Gone)??).await?;
+        }
+        let quiet_until = self.pulse.last_frame + self.context.ping;
         if quiet_until > Instant::now() {
-            return Ok(quiet_until);
+            self.pulse.check = quiet_until;
+            return Ok(());
         }
-        if std::mem::replace(pinged, true) {
-            return Err(Ending::Close(CloseCode::NoPong, Some(ErrorCode::NoPong)));
+        if std::mem::replace(&mut self.pulse.pinged, true) {
+            return Err(Ending::because(CloseCode::NoPong, ErrorCode::NoPong));
         }
-        self.send(vec![Message::Ping(Default::default())]).await?;
-        Ok(Instant::now() + self.context.pong)
+        self.send([Message::Ping(Default::default())]).await?;
+        self.pulse.check = Instant::now() + self.context.pong;
+        Ok(())
     }
 
     async fn hear(&mut self, message: Message) -> Result<(), Ending> {
+        self.pulse.last_frame = Instant::now();
+        self.pulse.pinged = false;
         let bytes = match (&message, self.codec) {
             (Message::Text(text), Codec::Json) => text.as_bytes(),
             (Message::Binary(bytes), Codec::Bincode) => bytes,
             (Message::Text(_) | Message::Binary(_), _) => {
-                return Err(Ending::Close(
+                return Err(Ending::because(
                     CloseCode::WrongFrame,
-                    Some(ErrorCode::WrongFrame),
+                    ErrorCode::WrongFrame,
                 ));
             }
             (Message::Close(_), _) => return Err(Ending::Gone),
@@ -153,133 +197,137 @@ impl Live {
         };
         let most = self.context.max_subscriptions;
         if self.subscriber.subscriptions() >= most {
-            return self
-                .refuse(
-                    ErrorCode::Limit,
-                    format!("at most {most} subscriptions a connection"),
-                )
-                .await;
+            let reason = format!("at most {most} subscriptions a connection");
+            return self.refuse(ErrorCode::Limit, reason).await;
         }
         if !self.subscriber.listen(wish.id, wish.policy, wish.max_hz) {
-            return self
-                .refuse(
-                    ErrorCode::BadRequest,
-                    format!("subscription {} stands already", wish.id),
-                )
-                .await;
+            let reason = format!("subscription {} stands already", wish.id);
+            return self.refuse(ErrorCode::BadRequest, reason).await;
         }
-        match self
-            .context
-            .hub
-            .subscribe(&self.subscriber, wish.id, &pattern, wish.from.as_ref())
-            .await
-        {
+        let listener = Listener {
+            id: wish.id,
+            subscriber: Arc::clone(&self.subscriber),
+            pattern,
+        };
+        let hub = Arc::clone(&self.context.hub);
+        match hub.subscribe(listener, wish.from.as_ref()).await {
             Ok(subscribed) => self.welcome(wish.id, subscribed).await,
             Err(error) => {
                 self.subscriber.forget(wish.id);
                 tracing::warn!(%error, "a subscription could not be opened");
-                self.refuse(
-                    ErrorCode::Overloaded,
-                    "the store cannot be read now: subscribe again".into(),
-                )
-                .await
+                let reason = "the store cannot be read now: subscribe again".into();
+                self.refuse(ErrorCode::Overloaded, reason).await
             }
         }
     }
 
     async fn welcome(&mut self, id: u64, subscribed: Subscribed) -> Result<(), Ending> {
-        let Subscribed {
-            offset,
-            recovered,
-            first,
-        } = subscribed;
-        let log = self.context.hub.log_id().to_owned();
+        self.recoveries.extend(subscribed.recovery);
         self.say(&LiveMessage::Subscribed {
             id,
-            log,
-            offset,
-            recovered,
+            log: self.context.hub.log_id().to_owned(),
+            offset: subscribed.offset,
+            recovered: subscribed.recovered,
         })
-        .await?;
-        self.send_events(&first).await
+        .await
     }
 
     async fn unsubscribe(&mut self, id: u64) -> Result<(), Ending> {
+        self.recoveries.retain(|recovery| recovery.id() != id);
         self.context.hub.unsubscribe(&self.subscriber, id);
         if self.subscriber.forget(id) {
             return self.say(&LiveMessage::Unsubscribed { id }).await;
         }
-        self.refuse(
-            ErrorCode::BadRequest,
-            format!("subscription {id} does not stand"),
-        )
-        .await
+        let reason = format!("subscription {id} does not stand");
+        self.refuse(ErrorCode::BadRequest, reason).await
+    }
+
+    /// Sends the next portion of the subscription whose turn it is.
+    async fn recover(&mut self) -> Result<(), Ending> {
+        let Some(mut recovery) = self.recoveries.pop_front() else {
+            return Ok(());
+        };
+        let events = self.context.hub.recover(&mut recovery).await?;
+        if !recovery.is_done() {
+            self.recoveries.push_back(recovery);
+        }
+        self.subscriber.carry(&events);
+        self.send_events(events).await
     }
 
     async fn send_due(&mut self) -> Result<Option<Instant>, Ending> {
         let taken = self.subscriber.take(Instant::now());
-        for (id, count) in &taken.dropped {
-            metrics::counter!(crate::telemetry::metric::EVENTS_DROPPED).increment(*count);
-            self.say(&LiveMessage::Dropped {
-                id: *id,
-                count: *count,
-            })
-            .await?;
-        }
-        self.send_events(&taken.events).await?;
         if taken.too_slow {
-            return Err(Ending::Close(CloseCode::TooSlow, Some(ErrorCode::TooSlow)));
+            return Err(Ending::too_slow());
         }
+        for (id, count) in taken.dropped {
+            self.say(&LiveMessage::Dropped { id, count }).await?;
+        }
+        self.send_events(taken.events).await?;
         Ok(taken.next)
     }
 
-    async fn send_events(&mut self, events: &[Arc<Event>]) -> Result<(), Ending> {
+    /// Sends events that count as taken. Each is let go as it is written.
+    async fn send_events(&mut self, events: Vec<Arc<Event>>) -> Result<(), Ending> {
         let codec = self.codec;
-        self.send(events.iter().map(|event| event.frame(codec)).collect())
-            .await
+        let mut frames = events.into_iter().map(|event| event.frame(codec));
+        while frames.len() > 0 {
+            self.send(frames.by_ref().take(FLUSH_FRAMES)).await?;
+        }
+        self.subscriber.sent();
+        Ok(())
     }
 
     /// Refuses a request; the connection lives on.
     async fn refuse(&mut self, code: ErrorCode, message: String) -> Result<(), Ending> {
-        self.say(&LiveMessage::Error(ServerError {
-            code,
-            message,
-            retry_after_ms: None,
-        }))
-        .await
+        self.say(&error(code, message)).await
     }
 
     async fn say(&mut self, message: &LiveMessage) -> Result<(), Ending> {
-        let frame = frame(self.codec, message.to_bytes(self.codec));
-        self.send(vec![frame]).await
+        self.send([frame(self.codec, message.to_bytes(self.codec))])
+            .await
     }
 
-    /// Sends all in one flush.
-    async fn send(&mut self, frames: Vec<Message>) -> Result<(), Ending> {
+    /// Sends all in one flush, unless the connection must end before.
+    async fn send(&mut self, frames: impl IntoIterator<Item = Message>) -> Result<(), Ending> {
         let socket = &mut self.socket;
-        let sent = tokio::time::timeout(STALL, async move {
+        let sent = async {
             for frame in frames {
                 socket.feed(frame).await?;
             }
             socket.flush().await
-        });
-        match sent.await {
-            Ok(sent) => Ok(sent?),
-            Err(_) => Err(Ending::Close(CloseCode::TooSlow, None)),
+        };
+        tokio::select! {
+            biased;
+            sent = sent => Ok(sent?),
+            () = self.subscriber.overflowed() => Err(Ending::too_slow()),
+            () = self.context.stop.cancelled() => {
+                Err(Ending::because(CloseCode::ShuttingDown, ErrorCode::ShuttingDown))
+            }
+            () = tokio::time::sleep(self.context.stall) => Err(Ending::too_slow()),
         }
     }
 
+    /// Says why and closes; a peer that does not read hears neither, and does not keep this task.
     async fn close(&mut self, ending: Ending) {
-        let Ending::Close(code, error) = ending else {
+        let Ending::Close(code, kind, reason) = ending else {
             return;
         };
-        metrics::counter!(crate::telemetry::metric::CLOSED, "code" => code.code().to_string())
-            .increment(1);
-        if let Some(error) = error {
-            let _ = self.refuse(error, code.reason().to_owned()).await;
+        metrics::counter!(metric::CLOSED, "code" => code.code().to_string()).increment(1);
+        let why = frame(self.codec, error(kind, reason).to_bytes(self.codec));
+        let told = tokio::time::timeout(CLOSE_WAIT, self.socket.feed(why)).await;
+        if matches!(told, Ok(Ok(()))) {
+            crate::socket::close(&mut self.socket, close_frame(code)).await;
         }
-        crate::socket::close(&mut self.socket, close_frame(code)).await;
     }
+}
+
+fn error(code: ErrorCode, message: String) -> LiveMessage {
+    LiveMessage::Error(ServerError {
+        code,
+        message,
+        retry_after_ms: (code == ErrorCode::Overloaded).then_some(RETRY_AFTER_MS),
+    })
 }
 
 fn check(wish: &Subscribe) -> Result<Pattern, String> {

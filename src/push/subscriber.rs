@@ -1,13 +1,17 @@
 //! One subscriber's queue of events and what happens when it is slower than they come.
 //!
-//! Owns a bounded queue a connection and one policy a subscription. The hub's task puts events in and never waits; the task that owns
-//! the socket takes them out. `latest` keeps one event a topic and lets them go at most `max_hz` times a second;
+//! Owns a queue a subscription, each with its policy, bounded in events, and one bound in bytes for all of them together: half for events that
+//! wait, half for those that the task has taken and not written yet. The hub puts events in and never waits; the task that
+//! owns the socket takes them out. `latest` keeps one event a topic and lets them go at most `max_hz` times a second;
 //! `drop_oldest` keeps the newest and counts what went; `disconnect` ends the connection.
 
 use super::Event;
+use crate::config::RawLive;
+use crate::telemetry::metric;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tidegate_protocol::Policy;
 use tokio::sync::Notify;
@@ -26,6 +30,43 @@ pub struct Taken {
     pub next: Option<Instant>,
 }
 
+/// Bytes of one connection, counted for the server too.
+#[derive(Debug)]
+struct Held {
+    waiting: usize,
+    taken: usize,
+    everyone: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn put(&mut self, bytes: usize) {
+        self.waiting += bytes;
+        self.everyone.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn gone(&mut self, bytes: usize) {
+        self.waiting -= bytes;
+        self.everyone.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.waiting -= bytes;
+        self.taken += bytes;
+    }
+
+    fn sent(&mut self) {
+        let bytes = std::mem::take(&mut self.taken);
+        self.everyone.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.sent();
+        self.gone(self.waiting);
+    }
+}
+
 #[derive(Debug)]
 struct Listening {
     policy: Policy,
@@ -33,16 +74,26 @@ struct Listening {
     interval: Duration,
     due: Instant,
     /// `latest`: one event a topic.
-    latest: HashMap<String, Arc<Event>>,
+    latest: HashMap<Arc<str>, Arc<Event>>,
     /// The others, in order.
     queue: VecDeque<Arc<Event>>,
     dropped: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queues {
     listening: HashMap<u64, Listening>,
+    held: Held,
     too_slow: bool,
+}
+
+/// What may wait.
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    /// Events of one subscription.
+    events: usize,
+    /// Bytes of all of them.
+    bytes: usize,
 }
 
 /// See the module.
@@ -50,16 +101,30 @@ struct Queues {
 pub struct Subscriber {
     queues: Mutex<Queues>,
     notify: Notify,
-    most: usize,
+    overflow: Notify,
+    most: Most,
 }
 
 impl Subscriber {
-    /// A subscriber whose subscriptions may each have `most` events waiting.
-    pub fn new(most: usize) -> Arc<Self> {
+    /// A subscriber whose bytes are counted for `everyone` too.
+    pub fn new(config: &RawLive, everyone: Arc<AtomicUsize>) -> Arc<Self> {
+        let held = Held {
+            waiting: 0,
+            taken: 0,
+            everyone,
+        };
         Arc::new(Self {
-            queues: Mutex::default(),
+            queues: Mutex::new(Queues {
+                listening: HashMap::new(),
+                held,
+                too_slow: false,
+            }),
             notify: Notify::new(),
-            most,
+            overflow: Notify::new(),
+            most: Most {
+                events: config.outbox,
+                bytes: config.outbox_bytes / 2,
+            },
         })
     }
 
@@ -73,22 +138,28 @@ impl Subscriber {
         if queues.listening.contains_key(&id) {
             return false;
         }
-        let due = Instant::now();
         let listening = Listening {
             policy,
             interval,
-            due,
+            due: Instant::now(),
             latest: HashMap::new(),
             queue: VecDeque::new(),
             dropped: 0,
         };
         queues.listening.insert(id, listening);
+        metrics::gauge!(metric::SUBSCRIPTIONS).increment(1.0);
         true
     }
 
     /// Closes a subscription's queue.
     pub fn forget(&self, id: u64) -> bool {
-        self.queues.lock().listening.remove(&id).is_some()
+        let mut queues = self.queues.lock();
+        let Some(gone) = queues.listening.remove(&id) else {
+            return false;
+        };
+        queues.held.gone(gone.weight());
+        metrics::gauge!(metric::SUBSCRIPTIONS).decrement(1.0);
+        true
     }
 
     /// Open subscriptions.
@@ -96,15 +167,28 @@ impl Subscriber {
         self.queues.lock().listening.len()
     }
 
-    /// Puts an event in a subscription's queue; its policy speaks when there is no room.
-    pub fn offer(&self, id: u64, event: &Arc<Event>) {
-        let mut queues = self.queues.lock();
+    /// Puts events in a subscription's queue; its policy speaks when there is no room.
+    pub fn offer(&self, id: u64, events: &[Arc<Event>]) {
+        let mut guard = self.queues.lock();
+        let queues = &mut *guard;
         let Some(listening) = queues.listening.get_mut(&id) else {
             return;
         };
-        let overflowed = listening.put(event, self.most);
-        queues.too_slow |= overflowed;
-        drop(queues);
+        if events.is_empty() || queues.too_slow {
+            return;
+        }
+        let dropped = listening.dropped;
+        for event in events {
+            queues.too_slow |= listening.put(event, self.most, &mut queues.held);
+        }
+        if listening.dropped > dropped {
+            metrics::counter!(metric::EVENTS_DROPPED).increment(listening.dropped - dropped);
+        }
+        if queues.too_slow {
+            queues.clear();
+            self.overflow.notify_one();
+        }
+        drop(guard);
         self.notify.notify_one();
     }
 
@@ -113,50 +197,110 @@ impl Subscriber {
         self.notify.notified().await;
     }
 
-    /// Takes out everything that is due, rising by offset.
+    /// Waits until a `disconnect` subscription overflows.
+    pub async fn overflowed(&self) {
+        self.overflow.notified().await;
+    }
+
+    /// Takes out everything that is due, rising by offset. What was taken before must have been [`sent`](Self::sent).
     pub fn take(&self, now: Instant) -> Taken {
         let mut taken = Taken::default();
-        let mut queues = self.queues.lock();
+        let mut guard = self.queues.lock();
+        let queues = &mut *guard;
         taken.too_slow = queues.too_slow;
         for (id, listening) in &mut queues.listening {
             listening.take(*id, now, &mut taken);
         }
-        drop(queues);
+        queues.held.take(weigh(&taken.events));
+        drop(guard);
         taken.events.sort_by_key(|event| event.offset());
         taken
+    }
+
+    /// Counts events that did not come through a queue as taken.
+    pub fn carry(&self, events: &[Arc<Event>]) {
+        let bytes = weigh(events);
+        let held = &mut self.queues.lock().held;
+        held.put(bytes);
+        held.take(bytes);
+    }
+
+    /// What was taken is written.
+    pub fn sent(&self) {
+        self.queues.lock().held.sent();
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let open = self.queues.get_mut().listening.len();
+        metrics::gauge!(metric::SUBSCRIPTIONS).decrement(open as f64);
+    }
+}
+
+impl Queues {
+    /// Nothing of it will be sent: the connection ends.
+    fn clear(&mut self) {
+        for listening in self.listening.values_mut() {
+            self.held.gone(listening.weight());
+            listening.latest = HashMap::new();
+            listening.queue = VecDeque::new();
+        }
     }
 }
 
 impl Listening {
     /// Whether a `disconnect` subscription had no room.
-    fn put(&mut self, event: &Arc<Event>, most: usize) -> bool {
+    fn put(&mut self, event: &Arc<Event>, most: Most, held: &mut Held) -> bool {
         match self.policy {
-            Policy::Latest => {
-                // Topics are as many as devices; past the bound a new topic waits for the next release.
-                if self.latest.len() >= most && !self.latest.contains_key(event.topic()) {
-                    self.dropped += 1;
-                } else {
-                    self.latest
-                        .insert(event.topic().to_owned(), Arc::clone(event));
-                }
-                false
-            }
-            Policy::DropOldest => {
-                if self.queue.len() >= most {
-                    self.queue.pop_front();
-                    self.dropped += 1;
-                }
-                self.queue.push_back(Arc::clone(event));
-                false
-            }
-            Policy::Disconnect => {
-                let full = self.queue.len() >= most;
-                if !full {
-                    self.queue.push_back(Arc::clone(event));
-                }
-                full
+            Policy::Latest => self.put_latest(event, most, held),
+            Policy::DropOldest => self.put_newest(event, most, held),
+            Policy::Disconnect if self.has_room(event, most, held) => self.push(event, held),
+            Policy::Disconnect => return true,
+        }
+        false
+    }
+
+    /// Replaces the topic's event. Topics are as many as devices: one that finds no room waits for its next event.
+    fn put_latest(&mut self, event: &Arc<Event>, most: Most, held: &mut Held) {
+        if let Some(replaced) = self.latest.remove(event.topic()) {
+            held.gone(replaced.weight());
+        }
+        if self.has_room(event, most, held) {
+            held.put(event.weight());
+            self.latest
+                .insert(Arc::clone(event.topic()), Arc::clone(event));
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// Lets its oldest go until there is room; where others hold all of it, the event itself goes.
+    fn put_newest(&mut self, event: &Arc<Event>, most: Most, held: &mut Held) {
+        while !self.has_room(event, most, held) {
+            self.dropped += 1;
+            match self.queue.pop_front() {
+                Some(oldest) => held.gone(oldest.weight()),
+                None => return,
             }
         }
+        self.push(event, held);
+    }
+
+    fn push(&mut self, event: &Arc<Event>, held: &mut Held) {
+        held.put(event.weight());
+        self.queue.push_back(Arc::clone(event));
+    }
+
+    /// One event may always wait, whatever it weighs.
+    fn has_room(&self, event: &Event, most: Most, held: &Held) -> bool {
+        let waiting = self.latest.len() + self.queue.len();
+        waiting < most.events && (held.waiting == 0 || held.waiting + event.weight() <= most.bytes)
+    }
+
+    fn weight(&self) -> usize {
+        let waiting = self.latest.values().chain(&self.queue);
+        waiting.map(|event| event.weight()).sum()
     }
 
     fn take(&mut self, id: u64, now: Instant, taken: &mut Taken) {
@@ -177,86 +321,6 @@ impl Listening {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tidegate_protocol::LiveData;
-    use tidegate_protocol::live::{DeviceEvent, DeviceState};
-
-    fn event(offset: u64, device: &str) -> Arc<Event> {
-        let data = DeviceEvent {
-            device: device.into(),
-            endpoint: "e".into(),
-            state: DeviceState::Online,
-            at: 0,
-            gap: None,
-        };
-        Arc::new(Event::new(
-            offset,
-            format!("devices/{device}"),
-            LiveData::Device(data),
-        ))
-    }
-
-    fn offsets(taken: &Taken) -> Vec<u64> {
-        taken.events.iter().map(|event| event.offset()).collect()
-    }
-
-    #[test]
-    fn latest_keeps_the_newest_of_each_topic() {
-        let subscriber = Subscriber::new(16);
-        subscriber.listen(1, Policy::Latest, None);
-        for (offset, device) in [(1, "a"), (2, "b"), (3, "a")] {
-            subscriber.offer(1, &event(offset, device));
-        }
-        assert_eq!(offsets(&subscriber.take(Instant::now())), [2, 3]);
-    }
-
-    #[test]
-    fn max_hz_holds_events_back_and_says_until_when() {
-        let subscriber = Subscriber::new(16);
-        subscriber.listen(1, Policy::Latest, Some(10.0));
-        let start = Instant::now() + Duration::from_millis(1);
-        subscriber.offer(1, &event(1, "a"));
-        assert_eq!(offsets(&subscriber.take(start)), [1]);
-        subscriber.offer(1, &event(2, "a"));
-        let held = subscriber.take(start + Duration::from_millis(50));
-        assert!(held.events.is_empty());
-        assert_eq!(held.next, Some(start + Duration::from_millis(100)));
-        assert_eq!(
-            offsets(&subscriber.take(start + Duration::from_millis(100))),
-            [2]
-        );
-    }
-
-    #[test]
-    fn drop_oldest_keeps_the_newest_and_counts_the_rest() {
-        let subscriber = Subscriber::new(2);
-        subscriber.listen(7, Policy::DropOldest, None);
-        for offset in 1..=5 {
-            subscriber.offer(7, &event(offset, "a"));
-        }
-        let taken = subscriber.take(Instant::now());
-        assert_eq!(offsets(&taken), [4, 5]);
-        assert_eq!(taken.dropped, [(7, 3)]);
-    }
-
-    #[test]
-    fn disconnect_ends_the_connection_instead_of_leaving_a_hole() {
-        let subscriber = Subscriber::new(2);
-        subscriber.listen(7, Policy::Disconnect, None);
-        for offset in 1..=3 {
-            subscriber.offer(7, &event(offset, "a"));
-        }
-        assert!(subscriber.take(Instant::now()).too_slow);
-    }
-
-    #[test]
-    fn an_id_is_taken_once() {
-        let subscriber = Subscriber::new(2);
-        assert!(subscriber.listen(1, Policy::Latest, None));
-        assert!(!subscriber.listen(1, Policy::Latest, None));
-        assert!(subscriber.forget(1));
-        assert!(!subscriber.forget(1));
-    }
+fn weigh(events: &[Arc<Event>]) -> usize {
+    events.iter().map(|event| event.weight()).sum()
 }

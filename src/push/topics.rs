@@ -4,6 +4,7 @@
 //! whatever the number of subscriptions.
 
 use crate::stream::StreamKey;
+use tidegate_protocol::{DeviceId, EndpointName, IdError};
 
 /// Longest pattern: `predictions/`, an endpoint, a device.
 const MAX_PATTERN_BYTES: usize = 224;
@@ -16,6 +17,9 @@ pub enum TopicError {
         "unknown topic: expected predictions/{{endpoint}}/{{device}}, devices/{{device}}, alerts/{{endpoint}}/{{device}} or system"
     )]
     Unknown,
+    /// A level that no endpoint or device can be called.
+    #[error("{0}")]
+    Name(#[from] IdError),
     /// Longer than any topic.
     #[error("topic of {0} bytes: at most {MAX_PATTERN_BYTES} are allowed")]
     TooLong(usize),
@@ -25,11 +29,11 @@ pub enum TopicError {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Pattern {
     /// `predictions/{endpoint}/{device}`; `None` is `*`.
-    Predictions(Option<String>, Option<String>),
+    Predictions(Option<EndpointName>, Option<DeviceId>),
     /// `devices/{device}`
-    Devices(Option<String>),
+    Devices(Option<DeviceId>),
     /// `alerts/{endpoint}/{device}`
-    Alerts(Option<String>, Option<String>),
+    Alerts(Option<EndpointName>, Option<DeviceId>),
     /// `system`
     System,
 }
@@ -44,15 +48,14 @@ impl Pattern {
             return Err(TopicError::TooLong(text.len()));
         }
         let levels: Vec<&str> = text.split('/').collect();
-        let level = |text: &str| (text != "*").then(|| text.to_owned());
         match levels[..] {
             ["predictions", endpoint, device] if is_level(endpoint) && is_level(device) => {
-                Ok(Self::Predictions(level(endpoint), level(device)))
+                Ok(Self::Predictions(name(endpoint)?, name(device)?))
             }
             ["alerts", endpoint, device] if is_level(endpoint) && is_level(device) => {
-                Ok(Self::Alerts(level(endpoint), level(device)))
+                Ok(Self::Alerts(name(endpoint)?, name(device)?))
             }
-            ["devices", device] if is_level(device) => Ok(Self::Devices(level(device))),
+            ["devices", device] if is_level(device) => Ok(Self::Devices(name(device)?)),
             ["system"] => Ok(Self::System),
             _ => Err(TopicError::Unknown),
         }
@@ -70,17 +73,29 @@ impl Pattern {
 
     /// Every pattern that matches what happens to a device.
     pub fn of_device(key: &StreamKey) -> [Self; 2] {
-        [
-            Self::Devices(Some(key.device.to_string())),
-            Self::Devices(None),
-        ]
+        [Self::Devices(Some(key.device.clone())), Self::Devices(None)]
     }
 
-    fn pairs(key: &StreamKey, make: fn(Option<String>, Option<String>) -> Self) -> [Self; 4] {
-        let (endpoint, device) = (
-            || Some(key.endpoint.to_string()),
-            || Some(key.device.to_string()),
-        );
+    /// Whether its events are committed samples.
+    pub fn is_predictions(&self) -> bool {
+        matches!(self, Self::Predictions(..))
+    }
+
+    /// Whether it matches the predictions of a stream; what is imported is no news.
+    pub fn hears_predictions_of(&self, key: &StreamKey) -> bool {
+        let Self::Predictions(endpoint, device) = self else {
+            return false;
+        };
+        key.is_live()
+            && endpoint.as_ref().is_none_or(|name| *name == key.endpoint)
+            && device.as_ref().is_none_or(|id| *id == key.device)
+    }
+
+    fn pairs(
+        key: &StreamKey,
+        make: fn(Option<EndpointName>, Option<DeviceId>) -> Self,
+    ) -> [Self; 4] {
+        let (endpoint, device) = (|| Some(key.endpoint.clone()), || Some(key.device.clone()));
         [
             make(endpoint(), device()),
             make(endpoint(), None),
@@ -92,6 +107,11 @@ impl Pattern {
 
 fn is_level(text: &str) -> bool {
     text == "*" || (!text.is_empty() && !text.contains('*'))
+}
+
+/// One level as the name it stands for; `None` is `*`.
+fn name<T: std::str::FromStr<Err = IdError>>(level: &str) -> Result<Option<T>, IdError> {
+    (level != "*").then(|| level.parse()).transpose()
 }
 
 /// Topic of a stream's predictions.
@@ -129,16 +149,17 @@ mod tests {
             "predictions/*/rig-1",
             "predictions/*/*",
         ] {
-            assert!(
-                Pattern::of_predictions(&key()).contains(&Pattern::parse(text).unwrap()),
-                "{text}"
-            );
+            let pattern = Pattern::parse(text).unwrap();
+            assert!(Pattern::of_predictions(&key()).contains(&pattern), "{text}");
+            assert!(pattern.hears_predictions_of(&key()), "{text}");
         }
         for text in ["predictions/other/*", "alerts/*/*", "devices/*", "system"] {
+            let pattern = Pattern::parse(text).unwrap();
             assert!(
-                !Pattern::of_predictions(&key()).contains(&Pattern::parse(text).unwrap()),
+                !Pattern::of_predictions(&key()).contains(&pattern),
                 "{text}"
             );
+            assert!(!pattern.hears_predictions_of(&key()), "{text}");
         }
         assert!(Pattern::of_device(&key()).contains(&Pattern::parse("devices/rig-1").unwrap()));
     }
@@ -157,6 +178,10 @@ mod tests {
         ] {
             assert_eq!(Pattern::parse(text), Err(TopicError::Unknown), "{text}");
         }
+        assert!(matches!(
+            Pattern::parse("predictions/Not_A_Name/*"),
+            Err(TopicError::Name(_))
+        ));
         assert!(matches!(
             Pattern::parse(&"x".repeat(1000)),
             Err(TopicError::TooLong(1000))

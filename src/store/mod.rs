@@ -264,6 +264,11 @@ pub trait Store: Upkeep {
     /// Samples by id.
     fn samples<'a>(&'a self, query: &'a SampleQuery) -> BoxFuture<'a, Result<Vec<StoredSample>>>;
 
+    /// How many samples match, counted up to `limit`. A database that can count without reading rows should.
+    fn count_samples<'a>(&'a self, query: &'a SampleQuery) -> BoxFuture<'a, Result<u32>> {
+        Box::pin(count_by_reading(self, query.clone()))
+    }
+
     /// Streams by (endpoint, device), after `cursor`.
     fn devices<'a>(
         &'a self,
@@ -291,4 +296,25 @@ pub trait Store: Upkeep {
 
     /// Closes the database after the last commit.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Counts page by page, for a store that cannot count by itself.
+pub(crate) async fn count_by_reading<S: Store + ?Sized>(
+    store: &S,
+    mut query: SampleQuery,
+) -> Result<u32> {
+    const PAGE: u32 = 500;
+    let most = query.limit;
+    let mut count = 0;
+    loop {
+        query.limit = PAGE.min(most - count);
+        let page = store.samples(&query).await?;
+        count += page.len() as u32;
+        match page.last() {
+            Some(last) if page.len() == PAGE as usize && count < most => {
+                query.cursor = Some(last.id);
+            }
+            _ => return Ok(count),
+        }
+    }
 }

@@ -187,6 +187,10 @@ impl Store for SqliteStore {
         Box::pin(read::samples(&self.readers, query))
     }
 
+    fn count_samples<'a>(&'a self, query: &'a SampleQuery) -> BoxFuture<'a, Result<u32>> {
+        Box::pin(read::count_samples(&self.readers, query))
+    }
+
     fn devices<'a>(
         &'a self,
         endpoint: Option<&'a str>,

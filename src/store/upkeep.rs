@@ -68,7 +68,7 @@ pub trait Upkeep: Send + Sync + 'static {
     /// How large the database is.
     fn usage(&self) -> BoxFuture<'_, Result<Usage>>;
 
-    /// Every sample from this id on is kept; below it retention has been.
+    /// Every sample from this id on is kept; below it retention has been. Rises in the transaction that deletes, or before it.
     fn first_kept(&self) -> BoxFuture<'_, Result<u64>>;
 
     /// The oldest samples that are not retired: about `rows` of them, or their whole partition. `None` when there are none.

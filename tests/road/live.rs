@@ -1,8 +1,15 @@
-//! Subscribers: events in commit order, recovery, policies.
+//! Subscribers: events in commit order, policies; recovery and slow readers in modules of their own.
 
+mod recovery;
+mod slow;
+
+use crate::common::http::request;
 use crate::common::peer::wish;
-use crate::common::{Device, Subscriber, TestServer, batch, plain, rig};
+use crate::common::server::config;
+use crate::common::{Device, Process, Subscriber, TestServer, batch, plain, rig};
+use std::net::SocketAddr;
 use std::time::Instant;
+use tidegate::config::RawConfig;
 use tidegate_protocol::live::{DeviceEvent, DeviceState, Event, Subscribe};
 use tidegate_protocol::{
     Codec, ErrorCode, LiveData, LiveMessage, LiveRequest, Policy, Position, Sample,
@@ -37,6 +44,73 @@ async fn device_event(subscriber: &mut Subscriber) -> DeviceEvent {
     match subscriber.event().await.data {
         LiveData::Device(event) => event,
         other => panic!("no device event: {other:?}"),
+    }
+}
+
+/// The log's id, as any subscription tells it.
+async fn log_of(subscriber: &mut Subscriber) -> String {
+    let log = subscriber.subscribe(wish(1, "devices/nobody")).await.0.log;
+    unsubscribe(subscriber, 1).await;
+    log
+}
+
+async fn unsubscribe(subscriber: &mut Subscriber, wanted: u64) {
+    subscriber
+        .send(&LiveRequest::Unsubscribe { id: wanted })
+        .await;
+    subscriber
+        .expect("unsubscribed", |message| {
+            matches!(message, LiveMessage::Unsubscribed { id } if *id == wanted).then_some(())
+        })
+        .await;
+}
+
+/// A wish to go on after `offset`.
+fn since(log: &str, offset: u64, wish: Subscribe) -> Subscribe {
+    let from = Some(Position {
+        log: log.to_owned(),
+        offset,
+    });
+    Subscribe { from, ..wish }
+}
+
+/// A server in its own process, so that its metrics are its own.
+struct Own {
+    process: Process,
+    _dir: tempfile::TempDir,
+}
+
+impl Own {
+    async fn start_with(change: impl FnOnce(&mut RawConfig)) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut raw = config(dir.path());
+        change(&mut raw);
+        let file = dir.path().join("tidegate.toml");
+        std::fs::write(&file, raw.to_toml()).expect("its configuration");
+        let file = file.to_str().expect("a path in UTF-8");
+        let process = Process::serve(dir.path(), &["--config", file]).await;
+        Self { process, _dir: dir }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.process.addr()
+    }
+
+    async fn device(&self, id: &str) -> Device {
+        Device::open(self.addr(), &format!("device={id}"), Codec::Json).await
+    }
+
+    async fn subscriber(&self) -> Subscriber {
+        Subscriber::connect(self.addr(), Codec::Json).await
+    }
+
+    /// A metric's value, with its labels if it has any; 0 while nothing was counted.
+    async fn metric(&self, name: &str) -> f64 {
+        let page = request(self.addr(), "GET", "/metrics", None).await.body;
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
     }
 }
 
@@ -100,87 +174,10 @@ async fn an_unsubscribed_topic_is_silent_while_the_other_goes_on() {
     subscriber
         .subscribe(wish(2, "predictions/pump-health/rig-2"))
         .await;
-    subscriber.send(&LiveRequest::Unsubscribe { id: 1 }).await;
-    subscriber
-        .expect("unsubscribed", |message| {
-            matches!(message, LiveMessage::Unsubscribed { id: 1 }).then_some(())
-        })
-        .await;
+    unsubscribe(&mut subscriber, 1).await;
     send(&mut server.device("rig-1").await, 0, 3).await;
     send(&mut server.device("rig-2").await, 5, 6).await;
     assert_eq!(seqs(&mut subscriber, 1).await, [5]);
-}
-
-#[tokio::test]
-async fn a_subscriber_that_comes_back_gets_exactly_what_it_missed() {
-    let server = TestServer::start().await;
-    let mut device = server.device("rig-1").await;
-    let mut subscriber = server.subscriber().await;
-    let (Position { log, .. }, _) = subscriber.subscribe(wish(1, RIG)).await;
-    send(&mut device, 0, 10).await;
-    let mut offset = 0;
-    for _ in 0..6 {
-        offset = subscriber.event().await.offset;
-    }
-    drop(subscriber);
-    send(&mut device, 10, 20).await;
-    let mut subscriber = server.subscriber().await;
-    let again = Subscribe {
-        from: Some(Position { log, offset }),
-        ..wish(4, RIG)
-    };
-    let (_, recovered) = subscriber.subscribe(again).await;
-    assert!(recovered);
-    send(&mut device, 20, 25).await;
-    let missed: Vec<u64> = (6..25).collect();
-    assert_eq!(seqs(&mut subscriber, missed.len()).await, missed);
-}
-
-#[tokio::test]
-async fn a_position_is_good_after_a_restart_too() {
-    let server = TestServer::start().await;
-    let mut device = server.device("rig-1").await;
-    let mut subscriber = server.subscriber().await;
-    let (Position { log, .. }, _) = subscriber.subscribe(wish(1, RIG)).await;
-    send(&mut device, 0, 5).await;
-    let offset = subscriber.event().await.offset;
-    drop((device, subscriber));
-    let server = server.restart().await;
-    let mut subscriber = server.subscriber().await;
-    let again = Subscribe {
-        from: Some(Position { log, offset }),
-        ..wish(1, RIG)
-    };
-    let (_, recovered) = subscriber.subscribe(again).await;
-    assert!(recovered);
-    let mut device = server.device("rig-1").await;
-    send(&mut device, 5, 7).await;
-    assert_eq!(seqs(&mut subscriber, 6).await, [1, 2, 3, 4, 5, 6]);
-}
-
-#[tokio::test]
-async fn a_position_in_another_log_is_not_recovered_but_gets_the_latest_sample() {
-    let server = TestServer::start().await;
-    let mut device = server.device("rig-1").await;
-    let mut witness = server.subscriber().await;
-    witness.subscribe(wish(1, RIG)).await;
-    send(&mut device, 0, 5).await;
-    // Once they were given out nothing of them is still to come.
-    seqs(&mut witness, 5).await;
-    let mut subscriber = server.subscriber().await;
-    let from = Position {
-        log: "another".into(),
-        offset: 1,
-    };
-    let foreign = Subscribe {
-        from: Some(from),
-        ..wish(1, RIG)
-    };
-    let (position, recovered) = subscriber.subscribe(foreign).await;
-    assert!(!recovered);
-    assert_ne!(position.log, "another");
-    send(&mut device, 5, 6).await;
-    assert_eq!(seqs(&mut subscriber, 2).await, [4, 5]);
 }
 
 #[tokio::test]

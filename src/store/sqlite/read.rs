@@ -224,17 +224,53 @@ pub async fn find(pool: &SqlitePool, stream: i64, epoch: u64, seq: u64) -> Resul
 /// A page of samples.
 pub async fn samples(pool: &SqlitePool, wanted: &SampleQuery) -> Result<Vec<StoredSample>> {
     let mut query = QueryBuilder::<Sqlite>::new(SAMPLE_COLUMNS);
+    push_where(&mut query, wanted);
+    query.push(if wanted.newest_first {
+        " ORDER BY s.id DESC LIMIT "
+    } else {
+        " ORDER BY s.id LIMIT "
+    });
+    query.push_bind(wanted.limit);
+    query
+        .build()
+        .fetch_all(pool)
+        .await?
+        .iter()
+        .map(stored_sample)
+        .collect()
+}
+
+/// How many samples match, counted up to `limit`.
+pub async fn count_samples(pool: &SqlitePool, wanted: &SampleQuery) -> Result<u32> {
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "SELECT count(*) FROM (SELECT 1 FROM samples s JOIN streams t ON t.id = s.stream_id ",
+    );
+    push_where(&mut query, wanted);
+    query.push(" LIMIT ").push_bind(wanted.limit).push(")");
+    Ok(query.build_query_scalar().fetch_one(pool).await?)
+}
+
+fn push_where(query: &mut QueryBuilder<Sqlite>, wanted: &SampleQuery) {
     query.push("WHERE 1");
     if let (Some(endpoint), Some(device)) = (&wanted.endpoint, &wanted.device) {
+        // One stream is found by its index in the order of ids; several would have to be sorted.
+        let one = if wanted.live_only { "=" } else { "IN" };
         query
-            .push(" AND s.stream_id IN (SELECT id FROM streams WHERE endpoint = ")
-            .push_bind(endpoint.clone());
-        query
+            .push(format_args!(
+                " AND s.stream_id {one} (SELECT id FROM streams WHERE endpoint = "
+            ))
+            .push_bind(endpoint.clone())
             .push(" AND device = ")
-            .push_bind(device.clone())
-            .push(")");
+            .push_bind(device.clone());
+        if wanted.live_only {
+            query.push(" AND import = 0");
+        }
+        query.push(")");
     } else if let Some(endpoint) = &wanted.endpoint {
-        query.push(" AND t.endpoint = ").push_bind(endpoint.clone());
+        // The plus keeps the planner from reading and sorting all streams of an endpoint for a page of them.
+        query
+            .push(" AND +t.endpoint = ")
+            .push_bind(endpoint.clone());
     } else if let Some(device) = &wanted.device {
         query.push(" AND t.device = ").push_bind(device.clone());
     }
@@ -262,19 +298,6 @@ pub async fn samples(pool: &SqlitePool, wanted: &SampleQuery) -> Result<Vec<Stor
     if let Some(until) = wanted.until {
         query.push(" AND s.id <= ").push_bind(until.cast_signed());
     }
-    query.push(if wanted.newest_first {
-        " ORDER BY s.id DESC LIMIT "
-    } else {
-        " ORDER BY s.id LIMIT "
-    });
-    query.push_bind(wanted.limit);
-    query
-        .build()
-        .fetch_all(pool)
-        .await?
-        .iter()
-        .map(stored_sample)
-        .collect()
 }
 
 fn stored_sample(row: &SqliteRow) -> Result<StoredSample> {
