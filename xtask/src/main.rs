@@ -43,7 +43,7 @@ Steps:
   fmt      cargo fmt --check
   page     npm ci when the lock file changed, type check, unit tests, production build
   clippy   cargo clippy on every target, warnings are errors
-  test     cargo test on the workspace, doc tests included (needs mosquitto)
+  test     cargo test on the workspace, doc tests included (needs mosquitto and PostgreSQL)
   e2e      the page clicked through in Chromium against the real binary (needs chromium)
   doc      cargo doc, warnings are errors
   deny     cargo deny check, where cargo-deny is installed

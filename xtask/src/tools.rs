@@ -2,10 +2,10 @@
 //! together with the command that installs them.
 //!
 //! It installs Debian packages and nothing else, and only those that a chosen step needs. The tests
-//! start their own broker on a free port, so a mosquitto service that apt-get brought along is switched
-//! off again; one that was there before is left alone.
+//! start their own broker and their own database on free ports, so a service that apt-get brought along
+//! is switched off again; one that was there before is left alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -22,6 +22,9 @@ const CHROMIUMS: [&str; 4] = [
     "google-chrome-stable",
 ];
 
+/// Debian keeps every version's programs in `<version>/bin` below it, outside of PATH.
+const POSTGRES_HOME: &str = "/usr/lib/postgresql";
+
 /// Makes sure that the broker and its command line clients can be started.
 pub fn need_mosquitto() -> Result<()> {
     let missing: Vec<&str> = [
@@ -37,7 +40,20 @@ pub fn need_mosquitto() -> Result<()> {
     }
     apt_install(&missing)?;
     if missing.contains(&"mosquitto") {
-        stop_installed_service();
+        stop_installed_service("mosquitto");
+    }
+    Ok(())
+}
+
+/// Makes sure that the tests can make and start a PostgreSQL cluster of their own.
+pub fn need_postgres() -> Result<()> {
+    if has_postgres() {
+        return Ok(());
+    }
+    apt_install(&["postgresql"])?;
+    stop_installed_service("postgresql");
+    if !has_postgres() {
+        bail!("postgresql was installed, but there is no server below {POSTGRES_HOME}");
     }
     Ok(())
 }
@@ -78,6 +94,20 @@ pub fn need_node() -> Result<()> {
 /// Whether `cargo deny` can be run.
 pub fn has_cargo_deny() -> bool {
     shell::succeeds(shell::cargo().args(["deny", "--version"]))
+}
+
+/// Whether some version's server, `initdb` and `psql` are there.
+fn has_postgres() -> bool {
+    let versions = std::fs::read_dir(POSTGRES_HOME).into_iter().flatten();
+    versions
+        .flatten()
+        .any(|version| is_postgres(&version.path().join("bin")))
+}
+
+fn is_postgres(bin: &Path) -> bool {
+    ["postgres", "initdb", "psql"]
+        .iter()
+        .all(|program| bin.join(program).is_file())
 }
 
 /// The variable `CHROMIUM` wins over what the PATH offers.
@@ -140,15 +170,17 @@ fn root_prefix() -> Option<&'static [&'static str]> {
     may_sudo.then_some(&["sudo", "-n", "DEBIAN_FRONTEND=noninteractive"])
 }
 
-/// The Debian package starts a broker on port 1883. We only wanted the program.
-fn stop_installed_service() {
+/// The Debian package starts the service on its usual port. We only wanted the programs. Where systemd
+/// does not run, the package's own script stops it.
+fn stop_installed_service(name: &str) {
     let Some(prefix) = root_prefix() else { return };
-    let words: Vec<&str> = prefix.iter().copied().chain(["systemctl"]).collect();
-    shell::succeeds(Command::new(words[0]).args(&words[1..]).args([
-        "disable",
-        "--now",
-        "mosquitto.service",
-    ]));
+    let runs = |words: &[&str]| {
+        let words: Vec<&str> = prefix.iter().chain(words).copied().collect();
+        shell::succeeds(shell::command(words[0]).args(&words[1..]))
+    };
+    if !runs(&["systemctl", "disable", "--now", name]) {
+        runs(&["service", name, "stop"]);
+    }
 }
 
 fn is_ubuntu() -> bool {
@@ -165,6 +197,18 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn postgres_counts_only_with_its_server_and_tools() {
+        let dir = std::env::temp_dir().join(format!("xtask-postgres-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a folder");
+        std::fs::write(dir.join("psql"), "").expect("a file");
+        assert!(!is_postgres(&dir), "a client alone is no server");
+        std::fs::write(dir.join("postgres"), "").expect("a file");
+        std::fs::write(dir.join("initdb"), "").expect("a file");
+        assert!(is_postgres(&dir));
+        std::fs::remove_dir_all(&dir).expect("the folder goes");
+    }
 
     #[test]
     fn node_versions_compare_by_number() {
