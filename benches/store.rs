@@ -110,8 +110,9 @@ impl CommitSink<()> for Counting {
 async fn through_writer(rows: usize) -> anyhow::Result<f64> {
     let dir = tempfile::tempdir()?;
     let config = config()?;
-    let store: Arc<dyn Store> =
-        Arc::new(SqliteStore::open(dir.path(), config.synchronous_full).await?);
+    let store: Arc<dyn Store> = Arc::new(
+        SqliteStore::open(&dir.path().join("tidegate.db"), config.synchronous_full).await?,
+    );
     let version = register(store.as_ref()).await?;
     let rows = made_rows(rows, &version);
     let (done, wait) = oneshot::channel();
@@ -237,7 +238,7 @@ async fn bare_sqlite(rows: usize) -> anyhow::Result<f64> {
     let dir = tempfile::tempdir()?;
     let config = config()?;
     // The server makes the schema and leaves.
-    let store = SqliteStore::open(dir.path(), config.synchronous_full).await?;
+    let store = SqliteStore::open(&dir.path().join("tidegate.db"), config.synchronous_full).await?;
     register(&store).await?;
     store.close().await;
     let mut connection = bare_connection(&dir.path().join("tidegate.db")).await?;

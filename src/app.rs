@@ -1,6 +1,6 @@
 //! Wiring: opens the store, builds the road, binds the port, starts the tasks, and takes it all down again in order.
 //!
-//! The only file that knows everyone. Start: lock, database, models, port; each failure says in one line what to do. Stop: not ready,
+//! The only file that knows everyone. Start: models, port, database; each failure says in one line what to do. Stop: not ready,
 //! stop accepting, finish what was taken, commit, ack, close 4001, close the database; within the drain deadline.
 
 use crate::config::Config;
@@ -9,10 +9,9 @@ use crate::inference::{Engine, load_zoo};
 use crate::ingest::mqtt::{self, MqttStatus};
 use crate::pipeline::{Pipeline, Recorder, sweep};
 use crate::push::Hub;
-use crate::store::lock::{self, DirLock};
-use crate::store::sqlite::SqliteStore;
+use crate::store::lock::FileLock;
 use crate::store::writer::writer;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 use crate::stream::now_ms;
 use crate::telemetry::{self, Rates};
 use crate::upkeep::{Gatherer, Keeper};
@@ -57,6 +56,11 @@ pub enum StartError {
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
+/// Why a running server stops by itself; one line for people.
+#[derive(Debug, thiserror::Error)]
+#[error("another tidegate server has taken over this database: nothing was committed since")]
+pub struct Lost;
+
 /// A running server.
 pub struct Running {
     addr: SocketAddr,
@@ -65,7 +69,7 @@ pub struct Running {
     writing: JoinHandle<()>,
     flush: CancellationToken,
     drain: Duration,
-    _lock: DirLock,
+    _lock: Option<FileLock>,
 }
 
 /// Starts a server; it accepts connections when this returns.
@@ -76,15 +80,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let started = Instant::now();
     let metrics = telemetry::metrics_handle()?;
     let zoo = load_zoo(config.models_dir.as_deref())?;
-    let lock = lock::take(&config.data_dir)?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| StartError::Listen(config.listen, error))?;
     let addr = listener
         .local_addr()
         .map_err(|error| StartError::Listen(config.listen, error))?;
-    let store: Arc<dyn Store> =
-        Arc::new(SqliteStore::open(&config.data_dir, config.store.synchronous_full).await?);
+    let store::Opened { store, lock } = store::open(&config).await?;
     let engine = register(&zoo, store.as_ref()).await?;
     report_costs(&engine, config.sessions.inline_below_us);
 
@@ -277,6 +279,12 @@ impl Running {
             self.addr.ip().to_string()
         };
         format!("http://{ip}:{}/", self.addr.port())
+    }
+
+    /// Ends when another server has taken the database over: this one is to stop.
+    pub async fn lost(&self) -> Lost {
+        self.site.pipeline.writer().health().lost().await;
+        Lost
     }
 
     /// Stops in order; true when everything that was taken is committed and every peer was told.

@@ -4,8 +4,10 @@
 //! typed). One conversion reports every problem at once, before any socket opens. Every bound of the server stands here
 //! with its default. Does not read command lines; the flags arrive as an [`Overrides`].
 
+mod database;
 mod raw;
 
+pub use database::{Database, FILE_NAME, SecretUrl};
 pub use raw::{RawConfig, RawConnections, RawLive, RawMqtt, RawSessions, RawStore};
 
 use figment::Figment;
@@ -39,6 +41,8 @@ pub struct Overrides {
     pub models_dir: Option<PathBuf>,
     /// `--mqtt-url`
     pub mqtt_url: Option<String>,
+    /// `--store-url`
+    pub store_url: Option<String>,
 }
 
 /// What code may rely on.
@@ -46,8 +50,10 @@ pub struct Overrides {
 pub struct Config {
     /// Address to bind.
     pub listen: SocketAddr,
-    /// Folder of the database and its lock.
+    /// Folder of the database and its lock, where `store.url` names no other place.
     pub data_dir: PathBuf,
+    /// Where rows are stored.
+    pub database: Database,
     /// Folder of models; `None` is the built-in zoo.
     pub models_dir: Option<PathBuf>,
     /// Exact origins allowed beside the server's own.
@@ -90,6 +96,8 @@ pub struct StoreConfig {
     pub commit_interval: Duration,
     /// Whether every commit is synced to the disk.
     pub synchronous_full: bool,
+    /// That a database server may take for a commit before its connection is given up.
+    pub commit_timeout: Duration,
     /// What is kept, and for how long.
     pub keep: Keep,
 }
@@ -176,7 +184,8 @@ impl RawConfig {
         format!(
             "# Tidegate's configuration. Every key may be left out; these are the values in force.\n\
              # Variables win over the file (TIDEGATE_STORE__QUEUE=1000), flags over both.\n\
-             # models_dir: folder of models (built-in ones when left out); mqtt.url: mqtt://user:password@host:1883\n\n{body}"
+             # models_dir: folder of models (built-in ones when left out); mqtt.url: mqtt://user:password@host:1883\n\
+             # store.url: sqlite:PATH (tidegate.db in data_dir when left out) or postgres://user:password@host:5432/database\n\n{body}"
         )
     }
 
@@ -192,17 +201,23 @@ impl RawConfig {
         }
         check_bounds(&self, &mut problems);
         let mqtt = check_mqtt(&self.mqtt, &mut problems);
-        match listen {
-            Some(listen) if problems.is_empty() => Ok(self.typed(listen, mqtt)),
+        let database = database::parse(self.store.url.as_ref(), &self.data_dir)
+            .map_err(|reason| problems.push(format!("store.url: {reason}")))
+            .ok();
+        match (listen, database) {
+            (Some(listen), Some(database)) if problems.is_empty() => {
+                Ok(self.typed(listen, database, mqtt))
+            }
             _ => Err(ConfigError::Invalid(problems)),
         }
     }
 
-    fn typed(self, listen: SocketAddr, mqtt: Option<MqttConfig>) -> Config {
+    fn typed(self, listen: SocketAddr, database: Database, mqtt: Option<MqttConfig>) -> Config {
         let seconds = |s: u32| Duration::from_secs(s.into());
         Config {
             listen,
             data_dir: self.data_dir,
+            database,
             models_dir: self.models_dir,
             allowed_origins: self.allowed_origins,
             connections: Connections {
@@ -218,6 +233,7 @@ impl RawConfig {
                 max_batch: self.store.max_batch,
                 commit_interval: Duration::from_millis(self.store.commit_interval_ms.into()),
                 synchronous_full: self.store.synchronous == "full",
+                commit_timeout: seconds(self.store.commit_timeout_s),
                 keep: Keep {
                     days: self.store.keep_days,
                     max_bytes: self.store.max_bytes,
@@ -245,6 +261,9 @@ impl Overrides {
         }
         if let Some(url) = self.mqtt_url {
             raw.mqtt.url = Some(url);
+        }
+        if let Some(url) = self.store_url {
+            raw.store.url = Some(url.into());
         }
     }
 }
@@ -302,6 +321,12 @@ fn check_bounds(raw: &RawConfig, problems: &mut Vec<String>) {
         raw.store.commit_interval_ms.into(),
         0,
         1_000,
+    );
+    within(
+        "store.commit_timeout_s",
+        raw.store.commit_timeout_s.into(),
+        1,
+        3_600,
     );
     within("store.keep_days", raw.store.keep_days.into(), 0, MOST_DAYS);
     within(
@@ -424,9 +449,10 @@ mod tests {
             ..RawConfig::default()
         };
         raw.store.queue = 1;
+        raw.store.url = Some("mysql://x".into());
         raw.mqtt.url = Some("http://x".into());
         let text = raw.check().unwrap_err().to_string();
-        for key in ["listen", "store.queue", "mqtt.url"] {
+        for key in ["listen", "store.queue", "store.url", "mqtt.url"] {
             assert!(text.contains(key), "{text}");
         }
     }
@@ -472,6 +498,8 @@ mod tests {
     fn a_password_never_shows() {
         let mut raw = RawConfig::default();
         raw.mqtt.url = Some("mqtt://me:secret@broker".into());
+        raw.store.url = Some("postgres://me:secret@there/db".into());
+        assert!(!format!("{:?}", raw.store).contains("secret"));
         assert!(!format!("{:?}", raw.check().unwrap()).contains("secret"));
     }
 }

@@ -51,6 +51,8 @@ pub mod metric {
     pub const ROLLUPS_LAGGED: &str = "tidegate_rollups_lagged_total";
     /// 1 while commits fail.
     pub const STORE_FAILING: &str = "tidegate_store_failing";
+    /// Times the connection that writes to PostgreSQL was made anew.
+    pub const STORE_RECONNECTS: &str = "tidegate_store_reconnects_total";
     /// Streams stopped because the store refused a row.
     pub const STREAMS_STOPPED: &str = "tidegate_streams_stopped_total";
     /// Connections closed by the server, by `code`.

@@ -29,6 +29,9 @@ pub struct DemoArgs {
     /// Folder of the database [default: a temporary one, removed at the end].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Database [default: a file in the data dir].
+    #[arg(long, value_name = "URL")]
+    store_url: Option<String>,
     /// Folder of models [default: the built-in ones].
     #[arg(long, value_name = "DIR")]
     models_dir: Option<PathBuf>,
@@ -88,7 +91,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 async fn start(args: &DemoArgs, data_dir: Option<PathBuf>) -> anyhow::Result<app::Running> {
     let config = |listen: Option<String>| {
         let (models_dir, mqtt_url) = (args.models_dir.clone(), args.mqtt_url.clone());
-        let data_dir = data_dir.clone();
+        let (data_dir, store_url) = (data_dir.clone(), args.store_url.clone());
         RawConfig::read(
             None,
             Overrides {
@@ -96,6 +99,7 @@ async fn start(args: &DemoArgs, data_dir: Option<PathBuf>) -> anyhow::Result<app
                 data_dir,
                 models_dir,
                 mqtt_url,
+                store_url,
             },
         )?
         .check()

@@ -19,6 +19,9 @@ pub struct ServeArgs {
     /// Folder of the database [default: data].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Database: `sqlite:PATH` or `postgres://user:password@host:port/database` [default: tidegate.db in the data dir].
+    #[arg(long, value_name = "URL")]
+    store_url: Option<String>,
     /// Folder of models [default: the built-in ones].
     #[arg(long, value_name = "DIR")]
     models_dir: Option<PathBuf>,
@@ -43,6 +46,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         data_dir: args.data_dir,
         models_dir: args.models_dir,
         mqtt_url: args.mqtt_url,
+        store_url: args.store_url,
     };
     let raw = RawConfig::read(args.config.as_deref(), overrides)?;
     if args.print_config {
@@ -58,8 +62,15 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     app::check_open_files(config.connections.max);
     let running = app::start(config).await?;
     println!("tidegate is listening on {}", running.url());
-    super::told_to_stop().await?;
-    Ok(if running.stop().await {
+    let lost = tokio::select! {
+        told = super::told_to_stop() => told.map(|()| None)?,
+        lost = running.lost() => Some(lost),
+    };
+    let clean = running.stop().await;
+    if let Some(lost) = lost {
+        return Err(lost.into());
+    }
+    Ok(if clean {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -1,5 +1,6 @@
 //! What was typed: every key with its meaning and its default. Checked by the module above, never here.
 
+use super::SecretUrl;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 pub struct RawConfig {
     /// Address for WebSocket, HTTP, page and metrics.
     pub listen: String,
-    /// Folder of the database and its lock.
+    /// Folder of the database and its lock; not used where `store.url` names another place.
     pub data_dir: PathBuf,
     /// Folder of models; the built-in ones when left out.
     pub models_dir: Option<PathBuf>,
@@ -65,6 +66,8 @@ pub struct RawSessions {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawStore {
+    /// `sqlite:PATH` or `postgres://user:password@host:port/database`; `tidegate.db` in `data_dir` when left out.
+    pub url: Option<SecretUrl>,
     /// Rows that may wait for the writer.
     pub queue: usize,
     /// Most rows in one commit.
@@ -73,6 +76,8 @@ pub struct RawStore {
     pub commit_interval_ms: u32,
     /// `full` (an ack survives power loss) or `normal` (an ack survives a process kill).
     pub synchronous: String,
+    /// Seconds that PostgreSQL may take for a commit before its connection is given up and the outcome looked up.
+    pub commit_timeout_s: u32,
     /// Days that samples are kept; 0 is for ever. What a fold needs is kept beyond.
     pub keep_days: u32,
     /// Largest size of the database, bytes: past it the oldest samples go, and when nothing more can go, new readings are refused.
@@ -161,10 +166,12 @@ impl Default for RawSessions {
 impl Default for RawStore {
     fn default() -> Self {
         Self {
+            url: None,
             queue: 65_536,
             max_batch: 4_096,
             commit_interval_ms: 5,
             synchronous: "full".into(),
+            commit_timeout_s: 30,
             keep_days: 90,
             max_bytes: 64 << 30,
             min_free_bytes: 256 << 20,

@@ -1,6 +1,7 @@
 //! Is it alive, is it ready, what does it measure.
 
 use super::Shared;
+use crate::store::writer::StoreHealth;
 use crate::telemetry::metric;
 use axum::Json;
 use axum::http::{StatusCode, header};
@@ -14,8 +15,11 @@ use utoipa::ToSchema;
 pub struct Readiness {
     /// Whether new work is welcome.
     ready: bool,
-    /// `ok`, `failing` while commits are retried, or `full` while new readings stay out for want of room.
+    /// `ok`, `failing` while commits are retried, `full` while new readings stay out for want of room, or `lost` when another
+    /// server took the database over.
     store: &'static str,
+    /// What an ack survives: `full` (power loss) or `normal` (a kill of this process), as `store.synchronous` says.
+    synchronous: &'static str,
     /// `off`, `connected` or `reconnecting`. A lost broker does not make the server unready: other doors work.
     mqtt: &'static str,
     /// Whether the server is stopping.
@@ -31,10 +35,9 @@ pub async fn live() -> &'static str {
 /// New work is welcome: the store takes commits and the server is not stopping.
 #[utoipa::path(get, path = "/health/ready", responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 pub async fn ready(site: Shared) -> impl IntoResponse {
-    let failing = site.pipeline.writer().health().is_failing();
     let stopping = site.stop.is_cancelled();
-    let full = site.pipeline.writer().health().full().is_some();
-    let ready = site.ready.load(Ordering::Relaxed) && !failing && !full && !stopping;
+    let store = state_of(site.pipeline.writer().health());
+    let ready = site.ready.load(Ordering::Relaxed) && store == "ok" && !stopping;
     let status = if ready {
         StatusCode::OK
     } else {
@@ -45,20 +48,33 @@ pub async fn ready(site: Shared) -> impl IntoResponse {
         Some(mqtt) if mqtt.is_connected() => "connected",
         Some(_) => "reconnecting",
     };
-    let store = match (failing, full) {
-        (true, _) => "failing",
-        (false, true) => "full",
-        (false, false) => "ok",
+    let synchronous = if site.pipeline.config().store.synchronous_full {
+        "full"
+    } else {
+        "normal"
     };
     (
         status,
         Json(Readiness {
             ready,
             store,
+            synchronous,
             mqtt,
             stopping,
         }),
     )
+}
+
+fn state_of(health: &StoreHealth) -> &'static str {
+    if health.is_lost() {
+        "lost"
+    } else if health.is_failing() {
+        "failing"
+    } else if health.full().is_some() {
+        "full"
+    } else {
+        "ok"
+    }
 }
 
 /// Metrics in Prometheus' text format.

@@ -1,21 +1,27 @@
 //! The durable record behind one small trait in domain words.
 //!
-//! Owns the trait [`Store`] with its part [`Upkeep`], what is read back, and the [`writer`] which gathers rows. A database is a file:
-//! [`sqlite`]. Promises that a batch commits whole or not at all, each stream by compare-and-set on its position,
-//! and that what `commit` returned is synced (as configured). Knows nothing of sockets, models or sessions.
+//! Owns the trait [`Store`] with its part [`Upkeep`], what is read back, and the [`writer`] which gathers rows. A database is a file,
+//! [`sqlite`], or a server, [`postgres`]; [`open`] tells which. Promises that a batch commits whole or not at all, each stream by
+//! compare-and-set on its position, that one server writes at a time, and that what `commit` returned is synced (as
+//! configured). Knows nothing of sockets, models or sessions.
 
 mod disk;
 pub mod lock;
+mod open;
+pub mod postgres;
 pub mod rollup;
+mod rows;
 pub mod schema;
 pub mod sqlite;
 pub mod upkeep;
 pub mod writer;
 
+pub use open::{Opened, open};
 pub use upkeep::Upkeep;
 
 use crate::stream::{Marks, RefusalRow, Row, StreamKey, StreamRef};
 use futures_util::future::BoxFuture;
+use std::time::Duration;
 use tidegate_protocol::{EndpointName, Output};
 
 /// Why the store did not do it.
@@ -37,15 +43,21 @@ pub enum StoreError {
         /// What this build has.
         known: i64,
     },
-    /// The data dir cannot be used; a person is needed.
+    /// The database or its place cannot be used as it is; the text says what a person does.
     #[error("{0}")]
-    DataDir(String),
+    Unusable(String),
     /// A stored row cannot be read; a person is needed.
     #[error("store: {0}")]
     Corrupt(String),
     /// These streams stand elsewhere than the batch expected: nothing of the batch was committed.
     #[error("store: {} stream(s) moved under the writer", .0.len())]
     Moved(Vec<i64>),
+    /// The database did not answer in time; whether a commit stands is to be looked up.
+    #[error("store: no answer within {0:?}")]
+    Slow(Duration),
+    /// Another server writes this database now. Final: this one never commits again.
+    #[error("store: another tidegate server has taken over this database")]
+    Fenced,
 }
 
 /// The shortest name for results here.

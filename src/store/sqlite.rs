@@ -9,33 +9,31 @@ pub mod copy;
 mod read;
 mod upkeep;
 
+use super::rows::{self, Move, gather_moves, log_kind, numbering_code, signed};
 use super::schema;
 use super::{
     DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError, StoredSample,
     StoredStream,
 };
-use crate::stream::{Marks, Numbering, Row, Snapshot, StreamKey, What, now_ms};
+use crate::stream::{Row, Snapshot, StreamKey, What, now_ms};
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Connection, Row as _};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidegate_protocol::EndpointName;
 use tidegate_protocol::codec::encode_output;
 use tokio::sync::Mutex;
 
-/// The database's name in a data dir.
-pub const FILE_NAME: &str = "tidegate.db";
 /// Connections that read beside the writer.
 const READERS: u32 = 4;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
-/// The database file `tidegate.db` in a data dir.
+/// A database file.
 pub struct SqliteStore {
     file: PathBuf,
     log_id: String,
@@ -44,14 +42,13 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens or makes the database and brings its schema up to date. The caller holds the data dir's lock.
+    /// Opens or makes the database and brings its schema up to date. The caller holds the file's lock.
     ///
     /// # Errors
     /// A file that cannot be opened or is no database of ours.
-    pub async fn open(data_dir: &Path, synchronous_full: bool) -> Result<Self> {
-        let file = data_dir.join(FILE_NAME);
+    pub async fn open(file: &Path, synchronous_full: bool) -> Result<Self> {
         let options = SqliteConnectOptions::new()
-            .filename(&file)
+            .filename(file)
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(128);
         let synchronous = if synchronous_full {
@@ -76,7 +73,7 @@ impl SqliteStore {
             .connect_with(options.read_only(true))
             .await?;
         Ok(Self {
-            file,
+            file: file.to_owned(),
             log_id,
             writer: Mutex::new(Some(writer)),
             readers,
@@ -245,12 +242,7 @@ impl Store for SqliteStore {
             .bind(version)
             .fetch_one(connection)
             .await?;
-            if row.get::<&[u8], _>(1) != hash {
-                return Err(StoreError::Corrupt(format!(
-                    "version {endpoint}/{model}/{version} is not what this database recorded: a version never changes, \
-                     give the new one a new number"
-                )));
-            }
+            rows::check_hash([endpoint.as_str(), model, version], row.get(1), hash)?;
             Ok(row.get(0))
         })
     }
@@ -289,14 +281,6 @@ impl Store for SqliteStore {
     }
 }
 
-/// What a batch does to one stream's own row.
-struct Move {
-    expected: u64,
-    after: Marks,
-    samples: i64,
-    newest: usize,
-}
-
 async fn write_rows(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<()> {
     move_streams(connection, rows).await?;
     insert_samples(connection, rows).await?;
@@ -332,27 +316,6 @@ async fn move_streams(connection: &mut SqliteConnection, rows: &[&Row]) -> Resul
         ));
     }
     Ok(())
-}
-
-/// Refuses rows of one stream that do not follow each other.
-fn gather_moves(rows: &[&Row]) -> Result<HashMap<i64, Move>> {
-    let mut moves: HashMap<i64, Move> = HashMap::with_capacity(rows.len());
-    for (index, row) in rows.iter().enumerate() {
-        let expected = row.after.pos - 1;
-        let step = moves.entry(row.stream.id).or_insert(Move {
-            expected,
-            after: row.after,
-            samples: 0,
-            newest: index,
-        });
-        if step.newest != index && expected != step.after.pos {
-            return Err(StoreError::Moved(vec![row.stream.id]));
-        }
-        step.after = row.after;
-        step.newest = index;
-        step.samples += i64::from(matches!(row.what, What::Sample(_)));
-    }
-    Ok(moves)
 }
 
 fn bind_marks(query: bulk::Query, step: &Move, at: i64) -> bulk::Query {
@@ -418,17 +381,19 @@ async fn write_extras(connection: &mut SqliteConnection, row: &Row) -> Result<()
             .await?;
         }
         What::Epoch => {
-            insert_log_row(connection, row, 3, None, None, "started by the device").await?;
+            let reason = "started by the device";
+            insert_log_row(connection, row, log_kind::EPOCH, None, None, reason).await?;
         }
         What::Reset { reason } => {
-            insert_log_row(connection, row, 2, None, None, reason).await?;
+            insert_log_row(connection, row, log_kind::RESET, None, None, reason).await?;
         }
         What::Switch {
             version,
             reason,
             warm_from,
         } => {
-            insert_log_row(connection, row, 1, Some(version.id), *warm_from, reason).await?;
+            let kind = log_kind::SWITCH;
+            insert_log_row(connection, row, kind, Some(version.id), *warm_from, reason).await?;
         }
         What::Feedback { epoch, seq, label } => {
             insert_feedback(connection, row.stream.id, *epoch, *seq, label).await?;
@@ -446,7 +411,7 @@ async fn write_extras(connection: &mut SqliteConnection, row: &Row) -> Result<()
 async fn insert_log_row(
     connection: &mut SqliteConnection,
     row: &Row,
-    kind: i64,
+    kind: i32,
     version: Option<i64>,
     warm_from: Option<u64>,
     reason: &str,
@@ -536,25 +501,4 @@ async fn insert_snapshot(
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// Numbers are at most 2^53-1, so they fit.
-fn signed(number: u64) -> i64 {
-    number.cast_signed()
-}
-
-fn numbering_code(numbering: Numbering) -> i64 {
-    match numbering {
-        Numbering::Open => 0,
-        Numbering::Device => 1,
-        Numbering::Server => 2,
-    }
-}
-
-fn numbering_of(code: i64) -> Numbering {
-    match code {
-        1 => Numbering::Device,
-        2 => Numbering::Server,
-        _ => Numbering::Open,
-    }
 }

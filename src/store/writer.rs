@@ -2,8 +2,9 @@
 //!
 //! Owns the queue to the store (bounded: a row is admitted only with a permit in hand, so sending never fails or waits)
 //! and the sample ids. Promises: rows of one stream commit in position order; a batch commits whole or not at all; a failed
-//! or unknown outcome is retried as the same batch after re-reading positions; a stream whose row the store will never
-//! take is stopped alone. What was committed goes to a [`CommitSink`], on this task, in commit order.
+//! or unknown outcome is retried as the same batch, but never before positions were read again; a stream whose row the store
+//! will never take is stopped alone; once another server took the database over nothing is committed any more. What was
+//! committed goes to a [`CommitSink`], on this task, in commit order.
 //!
 //! Idle, it commits a row at once. Under load commits start `commit_interval` apart, so that many rows share a sync.
 
@@ -11,6 +12,7 @@ use super::{Store, StoreError};
 use crate::config::StoreConfig;
 use crate::stream::{Row, What, now_ms};
 use crate::telemetry::metric;
+use sqlx::postgres::PgDatabaseError;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -66,9 +68,21 @@ pub struct StoreHealth {
     is_full: AtomicBool,
     /// When the batch being committed was gathered, Unix ms; 0 while there is none.
     busy_since: AtomicI64,
+    /// Another server writes the database now.
+    lost: CancellationToken,
 }
 
 impl StoreHealth {
+    /// Whether another server took the database over; this one never commits again.
+    pub fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
+    }
+
+    /// Ends when another server takes the database over.
+    pub async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
     /// Whether the last try of a commit failed.
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
@@ -241,6 +255,7 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
                     metrics::counter!(metric::STORE_COMMITS).increment(1);
                     return self.sink.committed(batch);
                 }
+                Err(StoreError::Fenced) => return self.give_up(batch),
                 Err(error) if is_poison(&error) => {
                     drop(rows);
                     tracing::error!(%error, "the store refused a row; committing stream by stream");
@@ -272,6 +287,7 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
             let rows: Vec<&Row> = part.iter().map(|entry| &entry.row).collect();
             match self.store.commit(&rows).await {
                 Ok(()) => return self.sink.committed(part),
+                Err(StoreError::Fenced) => return self.give_up(part),
                 Err(error) if is_poison(&error) => {
                     let stream = &part[0].row.stream.key;
                     tracing::error!(%error, %stream, rows = part.len(), "stream stopped");
@@ -294,15 +310,42 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
         tracing::error!(%error, rows, retry_ms = wait.as_millis() as u64, "commit failed");
     }
 
+    /// Another server took over: nothing of these rows was committed by this one, and nothing will be.
+    fn give_up(&mut self, batch: Vec<Entry<T>>) {
+        if !self.health.is_lost() {
+            tracing::error!("{}: this one stops", StoreError::Fenced);
+            self.health.lost.cancel();
+        }
+        metrics::counter!(metric::STREAMS_STOPPED).increment(spans(&batch).len() as u64);
+        self.sink.stopped(batch);
+    }
+
+    /// Stored positions, asked for until the store answers: a try without them could take what is committed for a
+    /// conflict. `None`: another server took over.
+    async fn standing(&self, streams: &[i64]) -> Option<HashMap<i64, u64>> {
+        let mut wait = RETRY.0;
+        loop {
+            match self.store.positions(streams).await {
+                Ok(found) => return Some(found.into_iter().collect()),
+                Err(StoreError::Fenced) => return None,
+                Err(error) => {
+                    self.note_failure(&error, 0, wait);
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(RETRY.1);
+                }
+            }
+        }
+    }
+
     /// After a failed or unknown outcome: tells what is committed after all, stops streams that stand elsewhere, and
     /// returns what to try again.
     async fn resolve(&mut self, batch: Vec<Entry<T>>) -> Vec<Entry<T>> {
         let spans = spans(&batch);
         let ids: Vec<i64> = spans.keys().copied().collect();
-        let Ok(found) = self.store.positions(&ids).await else {
-            return batch;
+        let Some(found) = self.standing(&ids).await else {
+            self.give_up(batch);
+            return Vec::new();
         };
-        let found: HashMap<i64, u64> = found.into_iter().collect();
         let stands = |id: i64| found.get(&id).copied().unwrap_or(0);
         if ids.iter().all(|id| stands(*id) == spans[id].1) {
             self.health.failing.store(false, Ordering::Relaxed);
@@ -329,11 +372,20 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
 fn is_poison(error: &StoreError) -> bool {
     match error {
         StoreError::Database(sqlx::Error::Database(error)) => {
+            let state = error.try_downcast_ref::<PgDatabaseError>();
             !matches!(error.kind(), sqlx::error::ErrorKind::Other)
+                || state.is_some_and(|error| blames_a_row(error.code()))
         }
         StoreError::Database(sqlx::Error::Encode(_)) | StoreError::Moved(_) => true,
         _ => false,
     }
+}
+
+/// Whether an SQLSTATE of PostgreSQL tells of what a row holds: data, integrity, a statement that does not fit it, a limit. A table
+/// or a right that is missing is no row's fault and may come back, as do connections, locks and disks.
+fn blames_a_row(state: &str) -> bool {
+    let class = state.get(..2).unwrap_or_default();
+    matches!(class, "22" | "23" | "42" | "54") && !matches!(state, "42501" | "42P01")
 }
 
 /// Position before the first and after the last row of each stream.

@@ -3,7 +3,8 @@
 //! A backup is one consistent, compact file, checked before it gets its name. A restored database is another log: ids given after the backup
 //! may be given again, so subscribers must not take up an old position in it. Nothing that is there is overwritten.
 
-use super::{FILE_NAME, MIGRATIONS, read};
+use super::{MIGRATIONS, read};
+use crate::config::FILE_NAME;
 use crate::store::lock;
 use crate::store::schema::refuse_newer;
 use crate::store::{Result, StoreError};
@@ -67,8 +68,8 @@ pub async fn restore(
     if !from.is_file() {
         return Err(refused(from, "no such file"));
     }
-    let _lock = lock::take(data_dir)?;
     let to = data_dir.join(FILE_NAME);
+    let _lock = lock::take(&to)?;
     if to.exists() && !force {
         let reason = "a database is there already; --force moves it aside";
         return Err(refused(&to, reason));
@@ -189,7 +190,7 @@ fn remove(partial: &Path) -> Result<()> {
 }
 
 fn refused(file: &Path, reason: &str) -> StoreError {
-    StoreError::DataDir(format!("{}: {reason}", file.display()))
+    StoreError::Unusable(format!("{}: {reason}", file.display()))
 }
 
 fn unusable(file: &Path, error: &std::io::Error) -> StoreError {

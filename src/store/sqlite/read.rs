@@ -1,6 +1,6 @@
 //! Everything that SQLite reads: sessions to bring back, numbers to look up, pages of samples and devices.
 
-use super::numbering_of;
+use crate::store::rows::{nack_code_of, numbering_of};
 use crate::store::{
     DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, StoreError, StoredSample,
     StoredSnapshot, StoredStream,
@@ -9,7 +9,7 @@ use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_byte
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 use tidegate_protocol::codec::decode_output;
-use tidegate_protocol::{DeviceId, EndpointName, NackCode};
+use tidegate_protocol::{DeviceId, EndpointName};
 
 const SAMPLE_COLUMNS: &str = "SELECT s.id, t.endpoint, t.device, s.epoch, s.seq, s.ts, s.received_at, s.\"values\", \
      s.output, v.model, v.version, s.latency_us, s.flags, s.stream_id \
@@ -208,15 +208,10 @@ pub async fn find(pool: &SqlitePool, stream: i64, epoch: u64, seq: u64) -> Resul
     .fetch_optional(pool)
     .await?;
     Ok(row.map(|row| {
-        let code: &str = row.get(0);
-        let code = NackCode::ALL
-            .iter()
-            .find(|known| known.as_str() == code)
-            .copied();
         Known::Refusal(RefusalRow {
             epoch,
             seq: Some(seq),
-            code: code.unwrap_or(NackCode::BadReading),
+            code: nack_code_of(row.get(0)),
             message: row.get(1),
             consumed: true,
             at: row.get(2),

@@ -1,0 +1,91 @@
+//! What a batch of rows means to any database: how streams move, and how words become codes.
+//!
+//! Pure. Used by every store behind the trait; owns no SQL.
+
+use super::{Result, StoreError};
+use crate::stream::{Marks, Numbering, Row, What};
+use std::collections::HashMap;
+use tidegate_protocol::NackCode;
+
+/// What a batch does to one stream's own row.
+pub struct Move {
+    /// Where the stream must stand before.
+    pub expected: u64,
+    /// Where it stands after.
+    pub after: Marks,
+    /// Samples among its rows.
+    pub samples: i64,
+    /// Index of its last row in the batch.
+    pub newest: usize,
+}
+
+/// Refuses rows of one stream that do not follow each other.
+pub fn gather_moves(rows: &[&Row]) -> Result<HashMap<i64, Move>> {
+    let mut moves: HashMap<i64, Move> = HashMap::with_capacity(rows.len());
+    for (index, row) in rows.iter().enumerate() {
+        let expected = row.after.pos - 1;
+        let step = moves.entry(row.stream.id).or_insert(Move {
+            expected,
+            after: row.after,
+            samples: 0,
+            newest: index,
+        });
+        if step.newest != index && expected != step.after.pos {
+            return Err(StoreError::Moved(vec![row.stream.id]));
+        }
+        step.after = row.after;
+        step.newest = index;
+        step.samples += i64::from(matches!(row.what, What::Sample(_)));
+    }
+    Ok(moves)
+}
+
+/// Numbers are at most 2^53-1, so they fit.
+pub fn signed(number: u64) -> i64 {
+    number.cast_signed()
+}
+
+/// How the column `mode` says it.
+pub fn numbering_code(numbering: Numbering) -> i32 {
+    match numbering {
+        Numbering::Open => 0,
+        Numbering::Device => 1,
+        Numbering::Server => 2,
+    }
+}
+
+/// What the column `mode` says.
+pub fn numbering_of(code: i32) -> Numbering {
+    match code {
+        1 => Numbering::Device,
+        2 => Numbering::Server,
+        _ => Numbering::Open,
+    }
+}
+
+/// What the column `code` of a refusal says; one of a later version reads as the most general.
+pub fn nack_code_of(text: &str) -> NackCode {
+    let known = NackCode::ALL.iter().find(|known| known.as_str() == text);
+    known.copied().unwrap_or(NackCode::BadReading)
+}
+
+/// Kinds of rows in `stream_log`.
+pub mod log_kind {
+    /// Another version serves.
+    pub const SWITCH: i32 = 1;
+    /// The state was set back.
+    pub const RESET: i32 = 2;
+    /// An epoch begins.
+    pub const EPOCH: i32 = 3;
+}
+
+/// Refuses a version whose content is not what was recorded under its name.
+pub fn check_hash(name: [&str; 3], recorded: &[u8], hash: &[u8; 32]) -> Result<()> {
+    if recorded == hash {
+        return Ok(());
+    }
+    Err(StoreError::Corrupt(format!(
+        "version {} is not what this database recorded: a version never changes, give the new one a new number",
+        name.join("/")
+    )))
+}

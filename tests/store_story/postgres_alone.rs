@@ -1,0 +1,1 @@
+//! What only a database server brings: settings, rights, and connections that get lost.
