@@ -7,7 +7,7 @@
 mod database;
 mod raw;
 
-pub use database::{Database, SecretUrl};
+pub use database::{Database, FILE_NAME, SecretUrl};
 pub use raw::{RawConfig, RawConnections, RawLive, RawMqtt, RawSessions, RawStore};
 
 use figment::Figment;

@@ -17,46 +17,44 @@ mod postgres_alone;
 mod upkeep;
 
 use book::{Book, Place};
-use chapters::*;
 use postgres::Postgres;
 use std::time::Duration;
-use upkeep::*;
 
 /// Tells every chapter, in this order.
 async fn tell(place: Place) {
     let mut book = Book::open(place).await;
     macro_rules! chapters {
-        ($($chapter:ident),* $(,)?) => {
+        ($($module:ident::$chapter:ident),* $(,)?) => {
             $(
                 eprintln!("chapter {}", stringify!($chapter));
-                $chapter(&mut book).await;
+                $module::$chapter(&mut book).await;
             )*
         };
     }
     chapters![
-        an_empty_store_has_given_no_ids,
-        a_new_stream_is_there_after_its_first_commit,
-        a_batch_over_several_streams_commits_whole,
-        a_stream_that_moved_takes_the_whole_batch_down,
-        rows_that_do_not_follow_each_other_are_refused,
-        a_second_stream_of_the_same_device_is_refused,
-        gaps_are_replaced_by_the_newest_list,
-        a_new_epoch_counts_anew,
-        refusals_are_found_by_the_number_they_consumed,
-        texts_of_any_kind_are_stored,
-        a_number_is_found_with_every_bit_of_its_sample,
-        the_newest_snapshot_comes_back_with_the_readings_behind_it,
-        readings_are_counted_from_a_reset,
-        every_filter_of_samples_holds,
-        pages_of_samples_are_whole_in_both_directions,
-        devices_come_page_by_page_with_their_newest_sample,
-        an_import_is_a_stream_of_its_own,
-        a_version_never_changes,
-        a_second_server_is_refused,
-        everything_is_there_after_it_was_opened_again,
-        roll_ups_of_one_bucket_add_up_and_the_offset_moves_with_them,
-        retired_samples_leave_what_folds_and_calibrations_need,
-        a_newer_schema_is_refused_with_both_versions_named,
+        chapters::an_empty_store_has_given_no_ids,
+        chapters::a_new_stream_is_there_after_its_first_commit,
+        chapters::a_batch_over_several_streams_commits_whole,
+        chapters::a_stream_that_moved_takes_the_whole_batch_down,
+        chapters::rows_that_do_not_follow_each_other_are_refused,
+        chapters::a_second_stream_of_the_same_device_is_refused,
+        chapters::gaps_are_replaced_by_the_newest_list,
+        chapters::a_new_epoch_counts_anew,
+        chapters::refusals_are_found_by_the_number_they_consumed,
+        chapters::texts_of_any_kind_are_stored,
+        chapters::a_number_is_found_with_every_bit_of_its_sample,
+        chapters::the_newest_snapshot_comes_back_with_the_readings_behind_it,
+        chapters::readings_are_counted_from_a_reset,
+        chapters::every_filter_of_samples_holds,
+        chapters::pages_of_samples_are_whole_in_both_directions,
+        chapters::devices_come_page_by_page_with_their_newest_sample,
+        chapters::an_import_is_a_stream_of_its_own,
+        upkeep::roll_ups_add_up_and_move_their_consumer,
+        upkeep::retention_keeps_what_a_fold_needs,
+        chapters::a_version_never_changes,
+        chapters::a_second_server_is_refused,
+        chapters::everything_is_there_after_it_was_opened_again,
+        chapters::a_newer_schema_is_refused_with_both_versions_named,
     ];
     book.close().await;
 }

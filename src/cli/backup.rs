@@ -1,5 +1,6 @@
 //! `tidegate backup` and `tidegate restore`: one file that holds everything, and the way back.
 
+use crate::config::FILE_NAME;
 use crate::store::sqlite::copy;
 use clap::Args;
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ pub struct RestoreArgs {
 /// # Errors
 /// What keeps the copy from being whole; no file has its name then.
 pub async fn backup(args: BackupArgs) -> anyhow::Result<ExitCode> {
-    let contents = copy::backup(&args.data_dir.join("tidegate.db"), &args.file).await?;
+    let contents = copy::backup(&args.data_dir.join(FILE_NAME), &args.file).await?;
     println!("{}: {}", args.file.display(), Said(contents));
     Ok(ExitCode::SUCCESS)
 }
@@ -43,7 +44,7 @@ pub async fn backup(args: BackupArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// A live server, a database that is there, a file that is no whole backup; nothing has changed then.
 pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let database = args.data_dir.join("tidegate.db");
+    let database = args.data_dir.join(FILE_NAME);
     let (contents, aside) = copy::restore(&args.file, &database, args.force).await?;
     if let Some(aside) = aside {
         println!("the database that was there: {}", aside.display());

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnectOptions;
 use std::path::{Path, PathBuf};
 
+/// Name of the database in a data dir.
+pub const FILE_NAME: &str = "tidegate.db";
 /// What `store.url` may look like.
 const EXPECTED: &str = "expected sqlite:PATH or postgres://user:password@host:port/database";
 
@@ -63,7 +65,7 @@ impl std::fmt::Debug for Database {
 /// What is wrong with it, in words without the URL.
 pub fn parse(url: Option<&SecretUrl>, data_dir: &Path) -> Result<Database, String> {
     let Some(SecretUrl(url)) = url else {
-        return Ok(Database::Sqlite(data_dir.join("tidegate.db")));
+        return Ok(Database::Sqlite(data_dir.join(FILE_NAME)));
     };
     if let Some(rest) = url.strip_prefix("sqlite:") {
         let path = rest.strip_prefix("//").unwrap_or(rest);

@@ -1,6 +1,7 @@
 //! Is it alive, is it ready, what does it measure.
 
 use super::Shared;
+use crate::store::writer::StoreHealth;
 use crate::telemetry::metric;
 use axum::Json;
 use axum::http::{StatusCode, header};
@@ -14,8 +15,8 @@ use utoipa::ToSchema;
 pub struct Readiness {
     /// Whether new work is welcome.
     ready: bool,
-    /// `ok`; `failing` while commits are retried; `full` while new readings stay out for want of room; `lost` when another server took
-    /// the database over.
+    /// `ok`, `failing` while commits are retried, `full` while new readings stay out for want of room, or `lost` when another
+    /// server took the database over.
     store: &'static str,
     /// What an ack survives: `full` (power loss) or `normal` (a kill of this process), as `store.synchronous` says.
     synchronous: &'static str,
@@ -34,14 +35,8 @@ pub async fn live() -> &'static str {
 /// New work is welcome: the store takes commits and the server is not stopping.
 #[utoipa::path(get, path = "/health/ready", responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 pub async fn ready(site: Shared) -> impl IntoResponse {
-    let health = site.pipeline.writer().health();
     let stopping = site.stop.is_cancelled();
-    let store = match (health.is_lost(), health.is_failing(), health.full()) {
-        (true, ..) => "lost",
-        (_, true, _) => "failing",
-        (_, _, Some(_)) => "full",
-        _ => "ok",
-    };
+    let store = state_of(site.pipeline.writer().health());
     let ready = site.ready.load(Ordering::Relaxed) && store == "ok" && !stopping;
     let status = if ready {
         StatusCode::OK
@@ -53,8 +48,11 @@ pub async fn ready(site: Shared) -> impl IntoResponse {
         Some(mqtt) if mqtt.is_connected() => "connected",
         Some(_) => "reconnecting",
     };
-    let full = site.pipeline.config().store.synchronous_full;
-    let synchronous = if full { "full" } else { "normal" };
+    let synchronous = if site.pipeline.config().store.synchronous_full {
+        "full"
+    } else {
+        "normal"
+    };
     (
         status,
         Json(Readiness {
@@ -67,12 +65,24 @@ pub async fn ready(site: Shared) -> impl IntoResponse {
     )
 }
 
+fn state_of(health: &StoreHealth) -> &'static str {
+    if health.is_lost() {
+        "lost"
+    } else if health.is_failing() {
+        "failing"
+    } else if health.full().is_some() {
+        "full"
+    } else {
+        "ok"
+    }
+}
+
 /// Metrics in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, description = "Prometheus text format", content_type = "text/plain")))]
 pub async fn metrics(site: Shared) -> impl IntoResponse {
+    site.pipeline.hub.measure();
     metrics::gauge!(metric::SESSIONS).set(site.pipeline.sessions.len() as f64);
     metrics::gauge!(metric::STORE_QUEUE).set(site.pipeline.writer().waiting() as f64);
-    site.pipeline.hub.measure();
     let failing = site.pipeline.writer().health().is_failing();
     metrics::gauge!(metric::STORE_FAILING).set(f64::from(u8::from(failing)));
     (

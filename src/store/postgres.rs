@@ -12,6 +12,7 @@ mod extras;
 mod hold;
 mod parts;
 mod read;
+mod rollups;
 mod upkeep;
 
 use super::{
@@ -39,6 +40,7 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migration
 /// A database of a PostgreSQL server.
 pub struct PostgresStore {
     log_id: String,
+    fence: i64,
     hold: Mutex<Hold>,
     parts: Arc<Parts>,
     readers: Readers,
@@ -57,13 +59,14 @@ impl PostgresStore {
     ) -> Result<Self> {
         let (mut hold, mut connection) =
             Hold::take(options, place, config.synchronous_full).await?;
-        let parts = Arc::new(Parts::default());
+        let parts = Arc::new(Parts::new(config.keep.max_bytes));
         let log_id = prepare(&mut hold, &mut connection, &parts, place)
             .await
             .map_err(|error| connect::explain(error, place))?;
         hold.keep(connection);
         Ok(Self {
             log_id,
+            fence: hold.fence(),
             hold: Mutex::new(hold),
             readers: Readers::new(options, Arc::clone(&parts)),
             parts,
@@ -82,11 +85,6 @@ impl PostgresStore {
         Ok(connection)
     }
 
-    /// The token in force.
-    async fn fence(&self) -> i64 {
-        self.hold.lock().await.standing().fence
-    }
-
     /// Does `work` on the writing connection within the time of a commit.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let done = tokio::time::timeout(self.commit_timeout, work).await;
@@ -96,14 +94,13 @@ impl PostgresStore {
     async fn commit_rows(&self, rows: &[&Row]) -> Result<()> {
         let mut hold = self.hold.lock().await;
         let mut connection = self.writer(&mut hold).await?;
-        match commit::write(&mut connection, rows, hold.standing(), &self.parts).await {
-            Ok(written) => {
+        match commit::write(&mut connection, rows, self.fence, &self.parts).await {
+            Ok(begun) => {
                 // Lost from here on means unknown: the connection does not come back then.
                 commit::commit(&mut connection).await?;
-                if let Some(part) = written.begun {
+                if let Some(part) = begun {
                     self.parts.note(part);
                 }
-                hold.note(written.newest_id);
                 hold.keep(connection);
                 Ok(())
             }
@@ -186,8 +183,6 @@ async fn prepare(
     MIGRATIONS.run(&mut *connection).await?;
     let log_id = hold.raise_fence(connection).await?;
     parts.load(connection).await?;
-    let row = sqlx::query(read::HIGH_IDS).fetch_one(connection).await?;
-    hold.note(row.get::<i64, _>(0).cast_unsigned());
     Ok(log_id)
 }
 
@@ -221,12 +216,8 @@ impl Store for PostgresStore {
         place: Place,
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<LoggedReading>>> {
-        Box::pin(read::in_time(read::log_after(
-            &self.readers,
-            stream,
-            place,
-            limit,
-        )))
+        let read = read::log_after(&self.readers, stream, place, limit);
+        Box::pin(read::in_time(read))
     }
 
     fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<Place>> {
@@ -239,16 +230,13 @@ impl Store for PostgresStore {
         place: Place,
         n: u32,
     ) -> BoxFuture<'_, Result<Vec<LoggedReading>>> {
-        Box::pin(read::in_time(read::calibration(
-            &self.readers,
-            stream,
-            place,
-            n,
-        )))
+        let read = read::calibration(&self.readers, stream, place, n);
+        Box::pin(read::in_time(read))
     }
 
     fn newest_folded(&self, stream: i64, n: u32) -> BoxFuture<'_, Result<Vec<LoggedReading>>> {
-        Box::pin(read::in_time(read::newest_folded(&self.readers, stream, n)))
+        let read = read::newest_folded(&self.readers, stream, n);
+        Box::pin(read::in_time(read))
     }
 
     fn find(&self, stream: i64, epoch: u64, seq: u64) -> BoxFuture<'_, Result<Option<Known>>> {
@@ -265,12 +253,8 @@ impl Store for PostgresStore {
         cursor: Option<&'a StreamKey>,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<DeviceRow>>> {
-        Box::pin(read::in_time(read::devices(
-            &self.readers,
-            endpoint,
-            cursor,
-            limit,
-        )))
+        let read = read::devices(&self.readers, endpoint, cursor, limit);
+        Box::pin(read::in_time(read))
     }
 
     fn register_version<'a>(

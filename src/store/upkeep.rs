@@ -25,8 +25,8 @@ pub struct OldSlice {
     pub until: u64,
     /// Arrival of its newest sample, Unix ms.
     pub newest_arrival: i64,
-    /// The partition, where there are any.
-    pub part: Option<i32>,
+    /// Where days are partitions: Unix day of arrival.
+    pub day: Option<i32>,
 }
 
 /// Which roll-ups to read.

@@ -33,6 +33,8 @@ impl Place {
     /// The configuration of a server on it.
     pub fn config(&self) -> Config {
         let mut raw = RawConfig::default();
+        // So small that PostgreSQL begins a part every thousand samples.
+        raw.store.max_bytes = 1_000_000;
         match self {
             Self::Sqlite(dir) => raw.data_dir = dir.path().to_owned(),
             Self::Postgres(postgres) => raw.store.url = Some(postgres.url().into()),
@@ -46,14 +48,6 @@ impl Place {
         let text = refused.err().expect("it is refused").to_string();
         assert_eq!(text.lines().count(), 1, "{text}");
         text
-    }
-
-    /// Has everything so far arrived a day earlier, where days are what is retired.
-    pub async fn a_day_passes(&self) {
-        if let Self::Postgres(_) = self {
-            self.tamper("UPDATE sample_parts SET day = day - 1 WHERE part > 0")
-                .await;
-        }
     }
 
     /// Runs a statement behind the store's back.
@@ -144,7 +138,7 @@ impl Book {
         }
     }
 
-    /// Commits rows after giving ids to their samples, as the writer does.
+    /// Commits rows after giving them ids, as the writer does.
     pub async fn commit(&mut self, rows: &mut [Row]) -> Result<(), StoreError> {
         for row in rows.iter_mut() {
             if matches!(row.what, What::Sample(_)) {
@@ -306,7 +300,8 @@ impl Pen {
     }
 
     pub fn reset(&mut self) -> Row {
-        let row = self.row(What::Reset { reason: "asked" });
+        let reason = "asked by the device";
+        let row = self.row(What::Reset { reason });
         self.with_snapshot(row)
     }
 

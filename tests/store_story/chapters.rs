@@ -10,7 +10,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-pub fn seqs(samples: &[StoredSample]) -> Vec<u64> {
+fn seqs(samples: &[StoredSample]) -> Vec<u64> {
     samples.iter().map(|sample| sample.seq).collect()
 }
 
@@ -23,7 +23,7 @@ fn of(device: &str) -> SampleQuery {
 }
 
 /// Opens a stream with readings `0..count`.
-pub async fn begin(book: &mut Book, device: &str, count: u64) -> Pen {
+async fn begin(book: &mut Book, device: &str, count: u64) -> Pen {
     let mut pen = book.pen(device);
     let mut rows = vec![pen.opened()];
     rows.extend(pen.readings(0, count));
@@ -276,12 +276,12 @@ pub async fn the_newest_snapshot_comes_back_with_the_readings_behind_it(book: &m
         .log_after(stream, snapshot.place, 100)
         .await
         .unwrap();
-    let places: Vec<_> = behind
+    let marks: Vec<_> = behind
         .iter()
         .map(|reading| (reading.place.pos, reading.folded))
         .collect();
     assert_eq!(
-        places,
+        marks,
         [
             (6, true),
             (7, true),
@@ -294,68 +294,46 @@ pub async fn the_newest_snapshot_comes_back_with_the_readings_behind_it(book: &m
     assert_eq!(bits(&behind[0].values), bits(&values(4)));
     assert_eq!(behind[0].ts, START_MS + 4_000);
     // In slices, from wherever the last one ended.
-    let slice = book
-        .store()
-        .log_after(stream, behind[1].place, 2)
-        .await
-        .unwrap();
-    assert_eq!(
-        slice
-            .iter()
-            .map(|reading| reading.place.pos)
-            .collect::<Vec<_>>(),
-        [8, 9]
-    );
-    let start = Place::default();
-    let all = book.store().log_after(stream, start, 100).await.unwrap();
-    assert_eq!(all.len(), 10);
-    assert!(
-        book.store()
-            .log_after(stream, behind[5].place, 100)
-            .await
-            .unwrap()
-            .is_empty()
-    );
-    assert_eq!(
-        book.load(&other).await.snapshot.expect("its own").place.pos,
-        1
-    );
+    let slice = book.store().log_after(stream, behind[1].place, 2).await;
+    let slice = slice.unwrap();
+    assert_eq!(places(&slice), [8, 9]);
+    let all = book.store().log_after(stream, Place::default(), 100).await;
+    assert_eq!(all.unwrap().len(), 10);
+    let end = behind.last().unwrap().place;
+    let none = book.store().log_after(stream, end, 100).await.unwrap();
+    assert!(none.is_empty());
+    let other = book.load(&other).await.snapshot.expect("its own");
+    assert_eq!(other.place.pos, 1);
+}
+
+fn places(readings: &[LoggedReading]) -> Vec<u64> {
+    let places = readings.iter().map(|reading| reading.place.pos);
+    places.collect()
 }
 
 pub async fn readings_are_counted_from_a_reset(book: &mut Book) {
     let mut pen = begin(book, "resets", 4).await;
     let stream = pen.stream.id;
-    let beginning = book.store().last_reset(stream).await.unwrap();
-    assert_eq!(beginning, Place::default());
+    let none = book.store().last_reset(stream).await.unwrap();
+    assert_eq!(none, Place::default());
     let mut rows = vec![pen.reset()];
     rows.extend(pen.readings(4, 6));
     rows.push(pen.late(9));
     rows.extend(pen.readings(6, 8));
     book.write(rows).await;
-    let reset = book.store().last_reset(stream).await.unwrap();
-    assert_eq!(reset.pos, 6);
     let store = book.store();
-    for (n, expected) in [
-        (0, &[][..]),
-        (1, &[4][..]),
-        (3, &[4, 5, 6][..]),
-        (9, &[4, 5, 6, 7][..]),
-    ] {
-        let found = store.calibration(stream, reset, n).await.unwrap();
-        assert_eq!(first_values(&found), expected, "{n} readings");
-    }
-    let first = store.calibration(stream, beginning, 2).await.unwrap();
-    assert_eq!(first_values(&first), [0, 1]);
+    let reset = store.last_reset(stream).await.unwrap();
+    assert_eq!(reset.pos, 6);
+    let learned = store.calibration(stream, reset, 3).await.unwrap();
+    assert_eq!(places(&learned), [7, 8, 10], "the late one was not folded");
+    let learned = store.calibration(stream, reset, 9).await.unwrap();
+    assert_eq!(places(&learned), [7, 8, 10, 11]);
+    let from_the_start = store.calibration(stream, Place::default(), 1).await;
+    assert_eq!(places(&from_the_start.unwrap()), [2]);
     let newest = store.newest_folded(stream, 3).await.unwrap();
-    assert_eq!(first_values(&newest), [5, 6, 7], "late ones are not folded");
-}
-
-/// The numbers of readings, which their first value tells.
-pub fn first_values(readings: &[LoggedReading]) -> Vec<u64> {
-    readings
-        .iter()
-        .map(|reading| reading.values[0] as u64)
-        .collect()
+    assert_eq!(places(&newest), [8, 10, 11]);
+    let newest = store.newest_folded(stream, 100).await.unwrap();
+    assert_eq!(newest.len(), 8);
 }
 
 pub async fn every_filter_of_samples_holds(book: &mut Book) {
@@ -372,8 +350,7 @@ pub async fn every_filter_of_samples_holds(book: &mut Book) {
         change(&mut query);
         query
     };
-    type Case<'a> = (&'a str, &'a dyn Fn(&mut SampleQuery), Vec<u64>);
-    let cases: [Case<'_>; 7] = [
+    let cases: [(&str, &dyn Fn(&mut SampleQuery), Vec<u64>); 7] = [
         ("device", &|_| {}, vec![0, 1, 2, 3, 4, 5, 10, 11, 12, 0]),
         (
             "endpoint",
@@ -585,11 +562,8 @@ pub async fn a_newer_schema_is_refused_with_both_versions_named(book: &mut Book)
          SELECT 9001, 'later', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1";
     book.place.tamper(newer).await;
     let refused = book.place.refusal().await;
-    assert!(refused.contains("version 9001"), "{refused}");
-    assert!(
-        refused.contains("this build knows up to version"),
-        "{refused}"
-    );
+    assert!(refused.contains("9001"), "{refused}");
+    assert!(refused.contains("this build knows up to"), "{refused}");
     book.place
         .tamper("DELETE FROM _sqlx_migrations WHERE version = 9001")
         .await;

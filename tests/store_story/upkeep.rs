@@ -1,150 +1,195 @@
-//! The chapters of retention and roll-ups.
+//! The chapters of what keeps a database within its bounds.
 
-use super::book::{Book, ENDPOINT, Pen, output, values};
-use super::chapters::{begin, first_values, seqs};
-use tidegate::store::rollup::{Bucket, Span, Stat};
-use tidegate::store::upkeep::{OldSlice, RollupQuery, StoredRollup};
-use tidegate::store::{Known, Place};
+use super::book::{Book, ENDPOINT, Pen, START_MS, output, values};
+use tidegate::store::Place;
+use tidegate::store::rollup::{Bucket, Span};
+use tidegate::store::upkeep::RollupQuery;
 
-/// Readings of a calibration.
-const CALIBRATION: u32 = 3;
+/// Readings of a stream that fills more than two parts of PostgreSQL.
+const MANY: u64 = 2_500;
+/// Readings that a version is calibrated on.
+const CALIBRATION: u32 = 40;
 
-fn bucket(pen: &Pen, start: i64, seqs: std::ops::Range<u64>) -> Bucket {
-    let mut bucket = Bucket::new(pen.stream.id, Span::Minute, start);
-    seqs.for_each(|seq| bucket.add(&values(seq)[..3], &output(seq)));
-    bucket
-}
+pub async fn roll_ups_add_up_and_move_their_consumer(book: &mut Book) {
+    let mut pen = book.pen("rolled");
+    book.write(vec![pen.opened()]).await;
+    let stream = pen.stream.id;
+    let store = book.store();
+    let before = store.consumed("roll-ups").await.unwrap();
+    let bucket = |start: i64, seqs: std::ops::Range<u64>| {
+        let mut bucket = Bucket::new(stream, Span::Minute, start);
+        seqs.for_each(|seq| bucket.add(&values(seq), &output(seq)));
+        bucket
+    };
+    let (first, second) = (START_MS, START_MS + 60_000);
+    let parts = [bucket(first, 0..30), bucket(second, 60..70)];
+    store
+        .roll_up("roll-ups", before + 40, &parts)
+        .await
+        .unwrap();
+    let more = [
+        bucket(first, 30..60),
+        Bucket {
+            span: Span::Hour,
+            ..bucket(first, 0..1)
+        },
+    ];
+    store.roll_up("roll-ups", before + 70, &more).await.unwrap();
+    store.roll_up("roll-ups", before + 71, &[]).await.unwrap();
+    assert_eq!(store.consumed("roll-ups").await.unwrap(), before + 71);
+    assert_eq!(store.consumed("nobody").await.unwrap(), 0);
 
-async fn rollups(book: &Book, device: &str) -> Vec<StoredRollup> {
     let query = RollupQuery {
         endpoint: ENDPOINT.into(),
-        device: device.into(),
+        device: "rolled".into(),
         span: Span::Minute,
         from: None,
         to: None,
-        limit: 100,
+        limit: 10,
     };
-    book.store().rollups(&query).await.expect("a read")
-}
+    let found = store.rollups(&query).await.unwrap();
+    let starts: Vec<_> = found
+        .iter()
+        .map(|found| (found.start, found.count))
+        .collect();
+    assert_eq!(starts, [(first, 60), (second, 10)]);
+    let whole = bucket(first, 0..60);
+    assert_eq!((found[0].anomalies, found[0].failed), (30, 0));
+    assert_eq!(found[0].features, whole.features);
+    assert_eq!(
+        (found[0].score.count, found[0].score.max),
+        (60, whole.score.max)
+    );
+    let later = RollupQuery {
+        from: Some(second),
+        ..query.clone()
+    };
+    assert_eq!(store.rollups(&later).await.unwrap().len(), 1);
+    let earlier = RollupQuery {
+        to: Some(second),
+        ..query.clone()
+    };
+    assert_eq!(store.rollups(&earlier).await.unwrap()[0].start, first);
 
-pub async fn roll_ups_of_one_bucket_add_up_and_the_offset_moves_with_them(book: &mut Book) {
-    let pen = begin(book, "rolled", 6).await;
-    let store = book.store();
-    assert_eq!(store.consumed("story").await.unwrap(), 0);
-    let first = [bucket(&pen, 0, 0..2), bucket(&pen, 60_000, 0..1)];
-    store.roll_up("story", 7, &first).await.unwrap();
-    store
-        .roll_up("story", 9, &[bucket(&pen, 0, 2..6)])
-        .await
-        .unwrap();
-    assert_eq!(store.consumed("story").await.unwrap(), 9);
-    assert_eq!(store.consumed("another").await.unwrap(), 0);
-    let found = rollups(book, "rolled").await;
     assert_eq!(
-        found.iter().map(|r| (r.start, r.count)).collect::<Vec<_>>(),
-        [(0, 6), (60_000, 1)]
-    );
-    let whole = bucket(&pen, 0, 0..6);
-    assert_eq!((found[0].anomalies, found[0].failed), (whole.anomalies, 0));
-    let extremes = |stat: &Stat| (stat.count, stat.min.to_bits(), stat.max.to_bits());
-    assert_eq!(extremes(&found[0].score), extremes(&whole.score));
-    assert_eq!(
-        extremes(&found[0].features[0]),
-        extremes(&whole.features[0])
-    );
-    assert_eq!(found[0].features.len(), 3);
-    assert_eq!(store.expire_rollups(Span::Hour, i64::MAX).await.unwrap(), 0);
-    assert_eq!(
-        store.expire_rollups(Span::Minute, 1).await.unwrap(),
-        0,
-        "their age is not their time"
+        store.expire_rollups(Span::Minute, START_MS).await.unwrap(),
+        0
     );
     assert_eq!(
         store.expire_rollups(Span::Minute, i64::MAX).await.unwrap(),
         2
     );
+    let hours = RollupQuery {
+        span: Span::Hour,
+        ..query
+    };
+    assert_eq!(store.rollups(&hours).await.unwrap().len(), 1);
 }
 
-/// Everything that is older than the last commit.
-async fn oldest(book: &mut Book, other: &mut Pen) -> OldSlice {
-    book.place.a_day_passes().await;
-    book.close().await;
-    book.open_again().await;
-    let seq = other.marks.pos - 1;
-    book.write(vec![other.reading(seq)]).await;
-    book.store()
-        .oldest(u32::MAX)
-        .await
+/// Writes readings `from..to` in commits of a hundred, a snapshot behind each.
+async fn fill(book: &mut Book, pen: &mut Pen, from: u64, to: u64) {
+    for start in (from..to).step_by(100) {
+        let mut rows = pen.readings(start, to.min(start + 100));
+        let last = rows.pop().expect("a reading");
+        rows.push(pen.with_snapshot(last));
+        book.write(rows).await;
+    }
+}
+
+/// Retires all that can go below `until`. Gives the samples that went.
+async fn retire(book: &Book, until: u64) -> u64 {
+    let mut gone = 0;
+    while let Some(slice) = book.store().oldest(500).await.unwrap() {
+        if slice.until > until {
+            break;
+        }
+        assert!(slice.newest_arrival >= START_MS, "{slice:?}");
+        gone += book.store().retire(&slice, CALIBRATION).await.unwrap();
+        book.store().shrink().await.unwrap();
+        let first_kept = book.store().first_kept().await.unwrap();
+        assert_eq!(first_kept, slice.until);
+    }
+    gone
+}
+
+/// What a session needs is there: the newest snapshot, and every reading behind it.
+async fn check_fold(book: &Book, pen: &Pen) -> Vec<u64> {
+    let stored = book.load(pen).await;
+    let snapshot = stored.snapshot.expect("a snapshot");
+    let stream = pen.stream.id;
+    let behind = book.store().log_after(stream, snapshot.place, 10_000).await;
+    let places: Vec<u64> = behind
         .unwrap()
-        .expect("samples")
+        .iter()
+        .map(|reading| reading.place.pos)
+        .collect();
+    let expected: Vec<u64> = (snapshot.place.pos + 1..=stored.marks.pos).collect();
+    assert_eq!(places, expected, "{}", pen.stream.key);
+    places
 }
 
-/// What a fold and a new version find of a stream.
-async fn found(book: &Book, pen: &Pen) -> (u64, Vec<u64>, Vec<u64>, Vec<u64>) {
-    let (store, stream) = (book.store(), pen.stream.id);
-    let snapshot = book.load(pen).await.snapshot.expect("a snapshot");
-    let behind = store.log_after(stream, snapshot.place, 100).await.unwrap();
-    let calibration = store
-        .calibration(stream, Place::default(), CALIBRATION)
+pub async fn retention_keeps_what_a_fold_needs(book: &mut Book) {
+    // One stream that said little and rests, with nothing but its first snapshot; one that goes on.
+    let mut quiet = book.pen("quiet");
+    let mut rows = vec![quiet.opened()];
+    rows.extend(quiet.readings(0, 3));
+    book.write(rows).await;
+    let mut busy = book.pen("busy");
+    book.write(vec![busy.opened()]).await;
+    fill(book, &mut busy, 0, MANY).await;
+    book.write(busy.readings(MANY, MANY + 7)).await;
+    let first_kept = book.store().first_kept().await.unwrap();
+    let stored = book.samples_of("busy").await;
+    assert_eq!(stored.len() as u64, MANY + 7);
+    let cut = stored[MANY as usize - 100].id;
+    assert!(retire(book, cut).await > 1_000);
+
+    let now_kept = book.store().first_kept().await.unwrap();
+    assert!(now_kept > first_kept && now_kept <= cut);
+    assert!(
+        book.store()
+            .find(busy.stream.id, 0, 5)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let newest = book.store().find(busy.stream.id, 0, MANY + 3).await;
+    assert!(newest.unwrap().is_some());
+    assert_eq!(check_fold(book, &busy).await.len(), 7);
+    assert_eq!(
+        check_fold(book, &quiet).await.len(),
+        3,
+        "they are all it has"
+    );
+    assert_eq!(book.samples_of("quiet").await.len(), 3);
+    let devices = book.store().devices(None, None, 1_000).await.unwrap();
+    let row = devices.iter().find(|row| row.key == quiet.stream.key);
+    let last = row.expect("it is listed").last.as_ref().expect("a sample");
+    assert_eq!(last.seq, 2, "its newest sample is shown still");
+
+    // Whoever calibrates later learns from the readings that the stream began with.
+    let learned = book
+        .store()
+        .calibration(busy.stream.id, Place::default(), CALIBRATION)
         .await
         .unwrap();
-    let newest = store.newest_folded(stream, 2).await.unwrap();
-    (
-        snapshot.place.pos,
-        first_values(&behind),
-        first_values(&calibration),
-        first_values(&newest),
-    )
-}
+    let places: Vec<u64> = learned.iter().map(|reading| reading.place.pos).collect();
+    assert_eq!(places, (2..2 + u64::from(CALIBRATION)).collect::<Vec<_>>());
 
-pub async fn retired_samples_leave_what_folds_and_calibrations_need(book: &mut Book) {
-    let mut pen = begin(book, "retired", 3).await;
-    let fourth = pen.reading(3);
-    let fourth = pen.with_snapshot(fourth);
-    let mut rows = vec![fourth];
-    rows.extend(pen.readings(4, 6));
-    book.write(rows).await;
-    let mut young = begin(book, "young", 2).await;
-    let mut other = begin(book, "other", 1).await;
-    let before = found(book, &pen).await;
-    let high = book.store().high_ids().await.unwrap();
-
-    let slice = oldest(book, &mut other).await;
-    let gone = book.store().retire(&slice, CALIBRATION).await.unwrap();
-    assert!(gone >= 4, "{gone}");
-    assert_eq!(book.store().first_kept().await.unwrap(), slice.until);
-    assert_eq!(found(book, &pen).await, before);
+    // Once a later snapshot of the quiet stream is retired too, its first readings go.
+    let last = quiet.reading(3);
+    book.write(vec![quiet.with_snapshot(last)]).await;
+    fill(book, &mut busy, MANY + 7, 2 * MANY).await;
+    let stored = book.samples_of("busy").await;
+    retire(book, stored[stored.len() - 100].id).await;
+    assert_eq!(check_fold(book, &quiet).await.len(), 0);
+    assert!(book.samples_of("quiet").await.is_empty());
+    assert_eq!(check_fold(book, &busy).await.len(), 0);
+    assert!(book.store().usage().await.unwrap().bytes > 100_000);
+    let high = book.store().high_ids().await.unwrap().0;
     assert_eq!(
-        found(book, &young).await.1,
-        [0, 1],
-        "no later snapshot: all of it stays"
+        high,
+        stored.last().expect("some").id,
+        "ids are never given twice"
     );
-    let find = |seq| book.store().find(pen.stream.id, 0, seq);
-    assert!(find(3).await.unwrap().is_none());
-    assert!(matches!(find(4).await.unwrap(), Some(Known::Sample(_))));
-    assert_eq!(seqs(&book.samples_of("retired").await), [4, 5]);
-    assert!(
-        book.store().high_ids().await.unwrap().0 > high.0,
-        "ids are not given again"
-    );
-
-    // The stream goes on; what was left for the fold goes once a later snapshot stands.
-    let mut rows = pen.readings(6, 8);
-    let ninth = pen.reading(8);
-    rows.push(pen.with_snapshot(ninth));
-    rows.extend(pen.readings(9, 11));
-    rows.extend(young.readings(2, 4));
-    book.write(rows).await;
-    let slice = oldest(book, &mut other).await;
-    book.store().retire(&slice, CALIBRATION).await.unwrap();
-    let (_, behind, calibration, newest) = found(book, &pen).await;
-    assert_eq!((behind, newest), (vec![9, 10], vec![9, 10]));
-    assert_eq!(calibration, [0, 1, 2]);
-    assert_eq!(seqs(&book.samples_of("retired").await), [9, 10]);
-    assert_eq!(found(book, &young).await.1, [0, 1, 2, 3]);
-    let mut rows = pen.readings(11, 12);
-    rows.extend(young.readings(4, 5));
-    book.write(rows).await;
-    assert_eq!(found(book, &pen).await.1, [9, 10, 11]);
-    assert_eq!(found(book, &young).await.1, [0, 1, 2, 3, 4]);
 }

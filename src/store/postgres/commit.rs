@@ -7,10 +7,11 @@ use crate::store::rows::{Move, gather_moves, numbering_code, signed};
 use crate::store::{Result, StoreError};
 use crate::stream::{Row, SampleRow, What, now_ms};
 use sqlx::Row as _;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use tidegate_protocol::codec::encode_output;
 
 /// Holds the token's row until the end: a server that takes over waits for this transaction, or this one sees its token.
+const FENCE: &str = "SELECT fence FROM log FOR SHARE";
 const BEGIN: &str = "BEGIN; SELECT fence FROM log FOR SHARE";
 
 const NEW_STREAMS: &str = "INSERT INTO streams \
@@ -34,34 +35,16 @@ const COLUMN_COUNT: i16 = 14;
 /// Bytes of a row beside its values: fields, their lengths and a short output.
 const ROW_BYTES: usize = 160;
 
-/// What this server knows of the log before a commit.
-#[derive(Debug, Clone, Copy)]
-pub struct Standing {
-    /// The token that must be in force.
-    pub fence: i64,
-    /// The highest sample id that may be stored.
-    pub newest_id: u64,
-}
-
-/// What a transaction changed of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Written {
-    /// The part that it began.
-    pub begun: Option<Part>,
-    /// The highest sample id.
-    pub newest_id: u64,
-}
-
-/// Writes everything but the COMMIT.
+/// Writes everything but the COMMIT. Gives the part that was begun.
 pub async fn write(
     connection: &mut PgConnection,
     rows: &[&Row],
-    standing: Standing,
+    fence: i64,
     parts: &Parts,
-) -> Result<Written> {
+) -> Result<Option<Part>> {
     let moves = gather_moves(rows)?;
     let samples: Vec<_> = rows.iter().filter_map(|row| sample_of(row)).collect();
-    begin(connection, standing.fence).await?;
+    begin(connection, fence).await?;
     let at = now_ms();
     let (mut part, mut begun) = (parts.newest(), None);
     if let Some((first_id, _)) = samples.first() {
@@ -79,8 +62,7 @@ pub async fn write(
         insert_samples(connection, &samples, part).await?;
     }
     extras::write(connection, rows, at).await?;
-    let newest_id = samples.last().map_or(standing.newest_id, |(id, _)| *id);
-    Ok(Written { begun, newest_id })
+    Ok(begun)
 }
 
 /// Makes the transaction last. An error leaves open whether it does.
@@ -102,8 +84,17 @@ fn sample_of<'a>(row: &&'a Row) -> Option<(u64, &'a SampleRow)> {
     }
 }
 
-async fn begin(connection: &mut PgConnection, fence: i64) -> Result<()> {
-    let row = sqlx::raw_sql(BEGIN).fetch_one(connection).await?;
+/// Begins a transaction of the server whose token this is.
+pub async fn begin(connection: &mut PgConnection, fence: i64) -> Result<()> {
+    check(sqlx::raw_sql(BEGIN).fetch_one(connection).await?, fence)
+}
+
+/// Ends the transaction of a server whose token is not in force any more.
+pub async fn check_fence(connection: &mut PgConnection, fence: i64) -> Result<()> {
+    check(sqlx::raw_sql(FENCE).fetch_one(connection).await?, fence)
+}
+
+fn check(row: PgRow, fence: i64) -> Result<()> {
     if row.get::<i64, _>(0) == fence {
         Ok(())
     } else {

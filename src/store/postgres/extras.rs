@@ -85,17 +85,17 @@ async fn insert_log_rows(connection: &mut PgConnection, rows: &[&Row], at: i64) 
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO stream_log (stream_id, pos, kind, epoch, version_id, warm_from, reason, sample_id, at) \
-         SELECT *, $9 FROM unnest($1::bigint[], $2::bigint[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::bigint[])",
+        "INSERT INTO stream_log (stream_id, pos, sample_id, kind, epoch, version_id, warm_from, reason, at) \
+         SELECT *, $9 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[])",
     )
     .bind(column(&found, |entry| entry.row.stream.id))
     .bind(column(&found, |entry| signed(entry.row.after.pos)))
+    .bind(column(&found, |entry| signed(entry.row.id)))
     .bind(column(&found, |entry| entry.kind))
     .bind(column(&found, |entry| signed(entry.row.after.epoch)))
     .bind(column(&found, |entry| entry.version))
     .bind(column(&found, |entry| entry.warm_from.map(signed)))
     .bind(column(&found, |entry| entry.reason))
-    .bind(column(&found, |entry| signed(entry.row.id)))
     .bind(at)
     .execute(connection)
     .await?;
@@ -136,8 +136,7 @@ async fn insert_feedback(connection: &mut PgConnection, rows: &[&Row], at: i64) 
 
 /// The last list of each stream in the batch is the one that counts.
 async fn replace_gaps(connection: &mut PgConnection, rows: &[&Row]) -> Result<()> {
-    type List<'a> = (u64, &'a [(u64, u64)]);
-    let lists: BTreeMap<i64, List<'_>> = rows
+    let lists: BTreeMap<i64, (u64, &[(u64, u64)])> = rows
         .iter()
         .filter_map(|row| Some((row.stream.id, (row.after.epoch, row.gaps.as_deref()?))))
         .collect();
@@ -178,17 +177,17 @@ async fn insert_snapshots(connection: &mut PgConnection, rows: &[&Row]) -> Resul
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO snapshots (stream_id, pos, version_id, layout, numerics_rev, last_ts, state, sample_id) \
-         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::int[], $6::bigint[], $7::bytea[], $8::bigint[])",
+        "INSERT INTO snapshots (stream_id, pos, sample_id, version_id, layout, numerics_rev, last_ts, state) \
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::int[], $7::bigint[], $8::bytea[])",
     )
     .bind(column(&found, |(row, _)| row.stream.id))
     .bind(column(&found, |(row, _)| signed(row.after.pos)))
+    .bind(column(&found, |(row, _)| signed(row.id)))
     .bind(column(&found, |(_, snapshot)| snapshot.version.id))
     .bind(column(&found, |(_, snapshot)| snapshot.layout.to_string()))
     .bind(column(&found, |(_, snapshot)| snapshot.numerics_rev.cast_signed()))
     .bind(column(&found, |(_, snapshot)| snapshot.last_ts))
     .bind(column(&found, |(_, snapshot)| to_le_bytes(&snapshot.state)))
-    .bind(column(&found, |(row, _)| signed(row.id)))
     .execute(connection)
     .await?;
     Ok(())

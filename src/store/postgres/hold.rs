@@ -3,7 +3,6 @@
 //! Owns the writing connection between commits. Promises that a connection which was lost is followed by another only when the
 //! server has ended the old one, so that its transaction is settled; and that a server which was overtaken finds out.
 
-use super::commit::Standing;
 use super::connect;
 use crate::store::{Result, StoreError};
 use crate::stream::now_ms;
@@ -29,7 +28,7 @@ pub struct Hold {
     place: String,
     full: bool,
     key: i64,
-    standing: Standing,
+    fence: i64,
     fenced: bool,
     connection: Option<PgConnection>,
     /// Sessions of ours that may hold the lock still.
@@ -51,10 +50,7 @@ impl Hold {
             place: place.to_owned(),
             full,
             key: 0,
-            standing: Standing {
-                fence: 0,
-                newest_id: 0,
-            },
+            fence: 0,
             fenced: false,
             connection: None,
             sessions: Vec::new(),
@@ -77,13 +73,13 @@ impl Hold {
         let row = sqlx::query("UPDATE log SET fence = fence + 1 RETURNING id, fence")
             .fetch_one(connection)
             .await?;
-        self.standing.fence = row.get(1);
+        self.fence = row.get(1);
         Ok(row.get(0))
     }
 
-    /// What every transaction of this server starts from.
-    pub fn standing(&self) -> Standing {
-        self.standing
+    /// The token that every transaction of this server checks.
+    pub fn fence(&self) -> i64 {
+        self.fence
     }
 
     /// The connection, taken out; `None` when it has to be made anew.
@@ -100,11 +96,6 @@ impl Hold {
     /// Puts a connection back that is between transactions.
     pub fn keep(&mut self, connection: PgConnection) {
         self.connection = Some(connection);
-    }
-
-    /// Samples up to this id are stored.
-    pub fn note(&mut self, newest_id: u64) {
-        self.standing.newest_id = newest_id;
     }
 
     /// Takes note of an error that is final.
@@ -144,7 +135,7 @@ impl Hold {
         let fence: i64 = sqlx::query_scalar("SELECT fence FROM log")
             .fetch_one(connection)
             .await?;
-        if fence == self.standing.fence {
+        if fence == self.fence {
             return Ok(());
         }
         Err(self.judge(StoreError::Fenced))

@@ -1,8 +1,8 @@
 //! The parts that `samples` is cut into: a partition each, for the readings that arrived on one day.
 //!
-//! A part begins in the transaction that needs it, when the day of arrival changes. Ids rise from part to part even when the clock jumps,
-//! so a range of ids is a range of parts. Knows which part is the newest and where each begins; a part that was dropped
-//! meanwhile does no harm, a read merely finds nothing in it.
+//! A part begins in the transaction that needs it, when the day of arrival changes or the newest has enough rows. Ids rise from part to
+//! part even when the clock jumps, so a range of ids is a range of parts. Part 0 is older than all: it keeps what a fold still
+//! needs of parts that were dropped. Knows where each part begins; one that is gone does no harm, a read finds nothing in it.
 
 use crate::store::Result;
 use crate::store::rows::signed;
@@ -14,6 +14,12 @@ use std::time::{Duration, Instant};
 
 /// A clock that jumps to and fro does not begin parts faster than this.
 const LEAST_LENGTH: Duration = Duration::from_secs(3_600);
+/// Parts that a database of the largest size has at least: what retention drops at once is that fraction of it.
+const LEAST_PARTS: u64 = 16;
+/// Bytes of a sample with its indexes, roughly.
+const SAMPLE_BYTES: u64 = 512;
+/// Most and fewest rows of a part: dropping takes time by the row, planning by the part.
+const ROWS: (u64, u64) = (1_000, 4_000_000);
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
 
@@ -36,10 +42,21 @@ struct Known {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
-pub struct Parts(RwLock<Known>);
+#[derive(Debug)]
+pub struct Parts {
+    known: RwLock<Known>,
+    most_rows: u64,
+}
 
 impl Parts {
+    /// None known yet; parts of a size that suits a database of at most `max_bytes`.
+    pub fn new(max_bytes: u64) -> Self {
+        Self {
+            known: RwLock::default(),
+            most_rows: (max_bytes / LEAST_PARTS / SAMPLE_BYTES).clamp(ROWS.0, ROWS.1),
+        }
+    }
+
     /// Reads them anew.
     pub async fn load(&self, connection: &mut PgConnection) -> Result<()> {
         let rows = sqlx::query("SELECT part, day, first_id FROM sample_parts ORDER BY part")
@@ -50,61 +67,72 @@ impl Parts {
             day: row.get(1),
             first_id: row.get::<i64, _>(2).cast_unsigned(),
         });
-        self.0.write().parts = parts.collect();
+        self.known.write().parts = parts.collect();
         Ok(())
     }
 
     /// The part for a commit at `now_ms` whose first sample is `first_id`, and whether it is new.
     pub fn due(&self, now_ms: i64, first_id: u64) -> (Part, bool) {
         let day = i32::try_from(now_ms.div_euclid(DAY_MS)).unwrap_or(i32::MAX);
-        let known = self.0.read();
-        let newest = known.parts.last();
+        let known = self.known.read();
+        let newest = known.parts.last().filter(|part| part.part > 0);
         let young = known
             .begun
             .is_some_and(|begun| begun.elapsed() < LEAST_LENGTH);
         match newest {
-            Some(part) if !has_passed(part.day, day) || young => (*part, false),
+            Some(part)
+                if first_id < part.first_id + self.most_rows
+                    && (young || !has_passed(part.day, day)) =>
+            {
+                (*part, false)
+            }
             _ => {
                 let part = newest.map_or(1, |newest| newest.part + 1);
-                (
-                    Part {
-                        part,
-                        day,
-                        first_id,
-                    },
-                    true,
-                )
+                let first_id = first_id.max(1);
+                let part = Part {
+                    part,
+                    day,
+                    first_id,
+                };
+                (part, true)
             }
         }
     }
 
     /// A new part was committed.
     pub fn note(&self, part: Part) {
-        let mut known = self.0.write();
+        let mut known = self.known.write();
         known.parts.push(part);
         known.begun = Some(Instant::now());
     }
 
     /// A part was dropped.
     pub fn forget(&self, part: i32) {
-        self.0.write().parts.retain(|known| known.part != part);
+        self.known.write().parts.retain(|known| known.part != part);
+    }
+
+    /// The oldest part that samples were written to, 0 without one.
+    pub fn oldest(&self) -> i32 {
+        let known = self.known.read();
+        let oldest = known.parts.iter().find(|part| part.part > 0);
+        oldest.map_or(0, |part| part.part)
     }
 
     /// The newest part, 0 without one.
     pub fn newest(&self) -> i32 {
-        self.0.read().parts.last().map_or(0, |part| part.part)
+        self.known.read().parts.last().map_or(0, |part| part.part)
     }
 
     /// The part that a sample with this id is in, or the nearest one after it.
     pub fn of(&self, id: u64) -> i32 {
-        let known = self.0.read();
+        let known = self.known.read();
         let index = index_of(&known.parts, id);
         known.parts.get(index).map_or(0, |part| part.part)
     }
 
     /// Ranges of parts that hold the ids between, in reading order. Most reads end in the first, so the ranges grow.
     pub fn spans(&self, ids: RangeInclusive<u64>, newest_first: bool) -> Vec<(i32, i32)> {
-        let known = self.0.read();
+        let known = self.known.read();
         spans(&known.parts, ids, newest_first)
     }
 }
@@ -172,79 +200,85 @@ pub async fn begin(connection: &mut PgConnection, part: Part) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// Five parts; part n begins with id 100 n, on day 1000 + n.
+    /// Part 0 and five more; part n begins with id 100 n, on day 1000 + n.
     fn five() -> Vec<Part> {
+        let zero = Part {
+            part: 0,
+            day: 0,
+            first_id: 0,
+        };
         let part = |number: i32| Part {
             part: number,
             day: 1_000 + number,
             first_id: 100 * u64::from(number.cast_unsigned()),
         };
-        (1..=5).map(part).collect()
+        std::iter::once(zero).chain((1..=5).map(part)).collect()
     }
 
     fn known(parts: Vec<Part>) -> Parts {
-        Parts(RwLock::new(Known { parts, begun: None }))
+        Parts {
+            known: RwLock::new(Known { parts, begun: None }),
+            most_rows: 1_000,
+        }
+    }
+
+    fn day(day: i64) -> i64 {
+        day * DAY_MS
     }
 
     #[test]
-    fn the_first_commit_and_a_new_day_begin_a_part() {
-        let none = Parts::default();
-        let first = Part {
-            part: 1,
-            day: 1_000,
-            first_id: 7,
-        };
-        assert_eq!(none.due(1_000 * DAY_MS, 7), (first, true));
+    fn the_first_commit_a_new_day_and_a_full_part_begin_a_part() {
+        let zero = known(five()[..1].to_vec());
+        for today in [0, 1_000] {
+            let (first, new) = zero.due(day(today), 7);
+            assert_eq!((first.part, first.first_id, new), (1, 7, true));
+        }
         let parts = known(five());
-        assert_eq!(parts.due(1_006 * DAY_MS - 1, 560).0.part, 5);
-        let next = Part {
-            part: 6,
-            day: 1_006,
-            first_id: 560,
-        };
-        assert_eq!(parts.due(1_006 * DAY_MS, 560), (next, true));
+        let (same, new) = parts.due(day(1_006) - 1, 560);
+        assert_eq!((same.part, new), (5, false));
+        let (next, new) = parts.due(day(1_006), 560);
+        assert_eq!((next.part, next.day, new), (6, 1_006, true));
+        assert!(!parts.due(day(1_005), 1_499).1);
+        assert!(parts.due(day(1_005), 1_500).1, "a thousand rows");
     }
 
     #[test]
     fn a_clock_that_jumps_begins_a_part_at_most_once_an_hour_and_never_reorders_them() {
         let parts = known(five());
-        assert!(!parts.due(1_004 * DAY_MS, 560).1, "over midnight and back");
-        let (ahead, new) = parts.due(9_000 * DAY_MS, 560);
+        assert!(!parts.due(day(1_004), 560).1, "over midnight and back");
+        let (ahead, new) = parts.due(day(9_000), 560);
         assert!(new);
         parts.note(ahead);
-        let (same, new) = parts.due(1_005 * DAY_MS, 570);
+        let (same, new) = parts.due(day(1_005), 570);
         assert_eq!(
             (same, new),
             (ahead, false),
             "set right again within the hour"
         );
-        parts.0.write().begun = None;
-        let (back, new) = parts.due(1_005 * DAY_MS, 580);
+        parts.known.write().begun = None;
+        let (back, new) = parts.due(day(1_005), 580);
         assert_eq!((back.part, back.day, new), (7, 1_005, true));
     }
 
     #[test]
     fn ids_are_found_in_the_part_that_holds_them() {
         let parts = known(five());
-        let found = [0, 100, 199, 200, 450, 9_000].map(|id| parts.of(id));
-        assert_eq!(found, [1, 1, 1, 2, 4, 5]);
-        assert_eq!(Parts::default().of(5), 0);
+        let found = [0, 99, 100, 199, 200, 450, 9_000].map(|id| parts.of(id));
+        assert_eq!(found, [0, 0, 1, 1, 2, 4, 5]);
+        parts.forget(1);
+        assert_eq!(parts.of(150), 0, "what is left of it");
+        assert_eq!(Parts::new(1).of(5), 0);
     }
 
     #[test]
     fn spans_cover_a_range_once_in_reading_order() {
         let all = i32::MAX;
-        assert_eq!(
-            spans(&five(), 0..=u64::MAX, false),
-            [(1, 1), (2, 3), (4, all)]
-        );
-        assert_eq!(
-            spans(&five(), 0..=u64::MAX, true),
-            [(5, all), (3, 4), (1, 2)]
-        );
-        assert_eq!(spans(&five(), 250..=320, true), [(3, 3), (2, 2)]);
-        assert_eq!(spans(&five(), 250..=320, false), [(2, 2), (3, 3)]);
-        assert_eq!(spans(&five(), 510..=520, false), [(5, all)]);
+        let five = &five()[1..];
+        assert_eq!(spans(five, 0..=u64::MAX, false), [(1, 1), (2, 3), (4, all)]);
+        assert_eq!(spans(five, 0..=u64::MAX, true), [(5, all), (3, 4), (1, 2)]);
+        assert_eq!(spans(five, 250..=320, true), [(3, 3), (2, 2)]);
+        assert_eq!(spans(five, 250..=320, false), [(2, 2), (3, 3)]);
+        assert_eq!(spans(five, 510..=520, false), [(5, all)]);
         assert_eq!(spans(&[], 0..=u64::MAX, false), [(0, all)]);
     }
 }

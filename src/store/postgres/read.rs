@@ -6,7 +6,7 @@
 
 use super::connect;
 use super::parts::Parts;
-use crate::store::rows::{self, nack_code_of, numbering_of, signed};
+use crate::store::rows::{self, log_kind, nack_code_of, numbering_of, signed};
 use crate::store::{
     DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, StoreError, StoredSample,
     StoredSnapshot, StoredStream,
@@ -84,7 +84,7 @@ impl Readers {
         Self { pool, parts }
     }
 
-    /// A connection for one read, or for upkeep.
+    /// One of them, as soon as one is free.
     pub async fn take(&self) -> Result<Reader> {
         Ok(Reader(Some(self.pool.acquire().await?)))
     }
@@ -109,13 +109,14 @@ fn corrupt(error: impl std::fmt::Display) -> StoreError {
 }
 
 /// The highest sample id and stream id given so far; ids of retired samples are not given again.
-pub const HIGH_IDS: &str = "SELECT greatest((SELECT max(id) FROM samples), (SELECT max(first_id) - 1 FROM sample_parts), \
-     (SELECT first_kept - 1 FROM log), 0), (SELECT coalesce(max(id), 0) FROM streams)";
-
-/// See [`HIGH_IDS`].
 pub async fn high_ids(readers: &Readers) -> Result<(u64, i64)> {
     let mut reader = readers.take().await?;
-    let row = sqlx::query(HIGH_IDS).fetch_one(&mut *reader).await?;
+    let row = sqlx::query(
+        "SELECT greatest((SELECT max(id) FROM samples), (SELECT max(first_id) - 1 FROM sample_parts), 0), \
+         (SELECT coalesce(max(id), 0) FROM streams)",
+    )
+    .fetch_one(&mut *reader)
+    .await?;
     Ok(reader.done((number(&row, 0), row.get(1))))
 }
 
@@ -169,7 +170,15 @@ fn stored_stream(row: &PgRow, key: &StreamKey) -> StoredStream {
     }
 }
 
-/// Readings of a stream behind a place.
+/// A place, as two columns.
+fn place(row: &PgRow, column: usize) -> Place {
+    Place {
+        pos: number(row, column),
+        sample_id: number(row, column + 1),
+    }
+}
+
+/// Readings of a stream behind a place, in commit order, which is position order.
 pub async fn log_after(
     readers: &Readers,
     stream: i64,
@@ -177,20 +186,22 @@ pub async fn log_after(
     limit: u32,
 ) -> Result<Vec<LoggedReading>> {
     let mut reader = readers.take().await?;
-    let slice = slice_after(&mut reader, &readers.parts, stream, place, limit).await?;
-    Ok(reader.done(slice))
+    let readings = slice(&mut reader, &readers.parts, stream, place, limit).await?;
+    Ok(reader.done(readings))
 }
 
-/// Part 0 holds what a fold needs of parts that are gone; it may have got it since the other parts were looked up.
-async fn slice_after(
+async fn slice(
     connection: &mut PgConnection,
     parts: &Parts,
     stream: i64,
     place: Place,
     limit: u32,
 ) -> Result<Vec<LoggedReading>> {
+    // The last part is looked up in the statement: partitions between are left out when it runs. Part 0 is always looked into:
+    // retention may have moved readings there since the others were looked up.
     let rows = sqlx::query(
-        "SELECT pos, id, ts, \"values\", output FROM samples WHERE stream_id = $1 AND id > $2 AND pos > $3 \
+        "SELECT pos, id, ts, \"values\", output FROM samples \
+         WHERE stream_id = $1 AND id > $2 AND pos > $3 \
          AND (part = 0 OR part BETWEEN $4 AND (SELECT last_part FROM streams WHERE id = $1)) ORDER BY id LIMIT $5",
     )
     .bind(stream)
@@ -201,13 +212,6 @@ async fn slice_after(
     .fetch_all(connection)
     .await?;
     rows.iter().map(logged_reading).collect()
-}
-
-fn place(row: &PgRow, column: usize) -> Place {
-    Place {
-        pos: number(row, column),
-        sample_id: number(row, column + 1),
-    }
 }
 
 fn logged_reading(row: &PgRow) -> Result<LoggedReading> {
@@ -234,7 +238,7 @@ pub async fn last_reset(readers: &Readers, stream: i64) -> Result<Place> {
         "SELECT pos, sample_id FROM stream_log WHERE stream_id = $1 AND kind = $2 ORDER BY pos DESC LIMIT 1",
     )
     .bind(stream)
-    .bind(rows::log_kind::RESET)
+    .bind(log_kind::RESET)
     .fetch_optional(&mut *reader)
     .await?;
     Ok(reader.done(row.map_or(Place::default(), |row| place(&row, 0))))
@@ -263,11 +267,11 @@ pub async fn calibration(
     let mut readings: Vec<_> = kept.iter().map(kept_reading).collect();
     let mut place = rows::behind_kept(place, &readings);
     while readings.len() < n as usize {
-        let slice = slice_after(&mut reader, &readers.parts, stream, place, n).await?;
-        let Some(last) = slice.last().map(|reading| reading.place) else {
+        let slice = slice(&mut reader, &readers.parts, stream, place, n).await?;
+        let Some(last) = slice.last() else {
             break;
         };
-        place = last;
+        place = last.place;
         rows::add_folded(&mut readings, slice, n);
     }
     sqlx::raw_sql("COMMIT").execute(&mut *reader).await?;
@@ -279,21 +283,22 @@ pub async fn newest_folded(readers: &Readers, stream: i64, n: u32) -> Result<Vec
     let mut reader = readers.take().await?;
     let mut readings = Vec::new();
     for (first, last) in readers.parts.spans(0..=u64::MAX, true) {
+        let left = n as usize - readings.len();
         let rows = sqlx::query(
-            "SELECT pos, id, ts, \"values\", output FROM samples WHERE stream_id = $1 AND flags & $2 = 0 \
-             AND part BETWEEN $3 AND $4 ORDER BY id DESC LIMIT $5",
+            "SELECT pos, id, ts, \"values\", output FROM samples \
+             WHERE stream_id = $1 AND part BETWEEN $2 AND $3 AND flags & $4 = 0 ORDER BY id DESC LIMIT $5",
         )
         .bind(stream)
-        .bind(Flags::LATE.0.cast_signed())
         .bind(first)
         .bind(last)
-        .bind(i64::from(n) - readings.len() as i64)
+        .bind(Flags::LATE.0.cast_signed())
+        .bind(i64::try_from(left).unwrap_or(i64::MAX))
         .fetch_all(&mut *reader)
         .await?;
         for row in &rows {
             readings.push(logged_reading(row)?);
         }
-        if readings.len() >= n as usize {
+        if readings.len() == n as usize {
             break;
         }
     }
@@ -483,7 +488,12 @@ pub async fn devices(
         .push(" ORDER BY endpoint, device LIMIT ")
         .push_bind(i64::from(limit));
     query.push(
-        ") t LEFT JOIN LATERAL (SELECT * FROM samples WHERE stream_id = t.id AND part = t.last_part ORDER BY id DESC LIMIT 1) s ON true \
+        ") t LEFT JOIN LATERAL (SELECT * FROM samples WHERE stream_id = t.id AND part = CASE WHEN t.last_part < ",
+    );
+    // What is left of a part that was dropped is in part 0.
+    query.push_bind(readers.parts.oldest());
+    query.push(
+        " THEN 0 ELSE t.last_part END ORDER BY id DESC LIMIT 1) s ON true \
          LEFT JOIN versions v ON v.id = s.version_id ORDER BY t.endpoint, t.device",
     );
     let rows = query.build().fetch_all(&mut *reader).await?;

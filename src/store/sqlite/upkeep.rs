@@ -55,7 +55,7 @@ impl Upkeep for SqliteStore {
                 from: from.cast_unsigned(),
                 until: read::number(&row, 1) + 1,
                 newest_arrival: row.get(2),
-                part: None,
+                day: None,
             }))
         })
     }

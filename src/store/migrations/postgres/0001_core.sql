@@ -3,11 +3,9 @@
 
 -- One row: which log this is (a copied or new database is another log), and who may write it: every server that opens it raises `fence`.
 CREATE TABLE log (
-    id         TEXT NOT NULL,
-    created    BIGINT NOT NULL,
-    fence      BIGINT NOT NULL DEFAULT 0,
-    -- Every sample from this id on is kept. Below it retention has been: what a fold needs is still there, the rest is gone.
-    first_kept BIGINT NOT NULL DEFAULT 1
+    id      TEXT NOT NULL,
+    created BIGINT NOT NULL,
+    fence   BIGINT NOT NULL DEFAULT 0
 );
 
 -- A changed schema is a new revision; samples keep theirs through the version that served them.
@@ -55,7 +53,7 @@ CREATE TABLE streams (
     generation  BIGINT NOT NULL DEFAULT 0,
     fence       BIGINT NOT NULL DEFAULT 0,
     mode        INTEGER NOT NULL,              -- 0 open, 1 numbered by the device, 2 by the server
-    last_part   INTEGER NOT NULL DEFAULT 0,    -- part of its newest sample, 0 without one
+    last_part   INTEGER NOT NULL DEFAULT 0,    -- part that its newest sample went to, 0 without one
     endpoint    TEXT COLLATE "C" NOT NULL,
     device      TEXT COLLATE "C" NOT NULL,
     UNIQUE (endpoint, device, import)
@@ -66,13 +64,13 @@ CREATE INDEX streams_by_device ON streams (device);
 CREATE TABLE stream_log (
     stream_id  BIGINT NOT NULL,
     pos        BIGINT NOT NULL,
+    sample_id  BIGINT NOT NULL,                -- as in `snapshots`
     kind       INTEGER NOT NULL,               -- 1 switch, 2 reset, 3 epoch
     epoch      BIGINT NOT NULL,
     version_id BIGINT,
     arm        TEXT,
     propensity DOUBLE PRECISION,
     warm_from  BIGINT,
-    sample_id  BIGINT NOT NULL,                -- the stream's samples behind the row have higher ids
     reason     TEXT NOT NULL,
     at         BIGINT NOT NULL,
     PRIMARY KEY (stream_id, pos)
@@ -82,12 +80,12 @@ CREATE TABLE stream_log (
 CREATE TABLE snapshots (
     stream_id    BIGINT NOT NULL,
     pos          BIGINT NOT NULL,
+    sample_id    BIGINT NOT NULL,              -- the stream's samples behind the row have higher ids, those before it none
     version_id   BIGINT NOT NULL,
     layout       TEXT NOT NULL,
     numerics_rev INTEGER NOT NULL,
     last_ts      BIGINT,
     state        BYTEA NOT NULL,
-    sample_id    BIGINT NOT NULL,              -- the stream's samples behind `pos` have higher ids: where a fold starts to read
     PRIMARY KEY (stream_id, pos)
 );
 -- States are floats: they do not shrink, so nobody tries.
@@ -111,13 +109,15 @@ CREATE TABLE gaps (
     PRIMARY KEY (stream_id, epoch, from_seq)
 );
 
--- The samples, cut into parts; a part begins when the day of arrival changes. Ids rise from part to part, whatever the clock does, so a
--- range of ids is a range of parts, and a read opens no other. A part is dropped whole; what folds still need of it moves to part 0.
+-- The samples, cut into parts; a part begins when the day of arrival changes or the one before has enough. Ids rise from part to part,
+-- whatever the clock does, so a range of ids is a range of parts, and a read opens no other. A part is dropped whole; what a fold
+-- still needs of it goes to part 0, which is older than all.
 CREATE TABLE sample_parts (
     part     INTEGER PRIMARY KEY,
     day      INTEGER NOT NULL,                 -- of arrival by the server's clock: days since 1970-01-01, UTC
     first_id BIGINT NOT NULL                   -- no sample of the part has a lower id
 );
+INSERT INTO sample_parts (part, day, first_id) VALUES (0, 0, 0);
 
 -- No unique index holds across partitions: that a number is taken once rests on the compare-and-set of its stream.
 CREATE TABLE samples (
@@ -143,7 +143,6 @@ CREATE INDEX samples_by_number ON samples (stream_id, epoch, seq);
 -- One stream's samples in commit order, which is the order of `pos` too.
 CREATE INDEX samples_by_stream ON samples (stream_id, id);
 CREATE TABLE samples_p0 PARTITION OF samples FOR VALUES IN (0);
-INSERT INTO sample_parts (part, day, first_id) VALUES (0, 0, 0);
 
 CREATE TABLE shadow_predictions (
     sample_id  BIGINT NOT NULL,
