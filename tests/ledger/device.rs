@@ -185,6 +185,7 @@ impl Device {
             }
             None => self.connect_ws().await?,
         };
+        self.heard_at = Instant::now();
         self.fetch = self.ledger.owed().map(|number| (number, false)).collect();
         Ok(door)
     }
