@@ -174,21 +174,20 @@ impl<'s> Reference<'s> {
     }
 
     /// What a switch at `at` puts in place: calibrated on the first readings since the last reset, then folded over the
-    /// last `memory` positions.
+    /// last `memory` readings.
     fn warmed(&self, version: &'s Version, at: u64) -> Fold<'s> {
+        let count = |number: u32| usize::try_from(number).expect("a few");
         let readings: Vec<_> = self
             .stream
             .samples
             .iter()
             .filter(|row| !row.is_late() && row.pos > self.reset_at && row.pos < at)
             .collect();
-        let calibration = usize::try_from(version.manifest.calibration).expect("a few");
-        let (first, rest) = readings.split_at(calibration.min(readings.len()));
-        let before = at - 1;
-        let recent = before.saturating_sub(version.manifest.memory.into());
+        let calibration = count(version.manifest.calibration).min(readings.len());
+        let (first, rest) = readings.split_at(calibration);
+        let recent = rest.len().saturating_sub(count(version.manifest.memory));
         let mut fold = Fold::new(version);
-        let rest = rest.iter().filter(|row| row.pos > recent);
-        for sample in first.iter().chain(rest) {
+        for sample in first.iter().chain(&rest[recent..]) {
             fold.step(sample);
         }
         fold

@@ -67,7 +67,7 @@ async fn play(store: StoreKind) {
     for seed in seeds {
         let outcome = Scene::play(Plan::of(seed, store), &zoo).await;
         println!("{}", outcome.line());
-        if !outcome.is_good() {
+        if outcome.has_story() {
             println!("{}", outcome.story());
         }
         outcomes.push(outcome);

@@ -59,6 +59,11 @@ impl Outcome {
         self.found.0.is_empty()
     }
 
+    /// Whether there is more to tell than its line.
+    pub fn has_story(&self) -> bool {
+        self.kept.is_some()
+    }
+
     /// The line of a seed.
     pub fn line(&self) -> String {
         let faults: Vec<_> = self

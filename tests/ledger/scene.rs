@@ -235,7 +235,8 @@ impl Scene {
     }
 
     fn outcome(self, ledgers: &[(DevicePlan, Ledger)], took: Duration) -> Outcome {
-        let kept = if self.found.0.is_empty() {
+        let wanted = std::env::var_os("LEDGER_KEEP").is_some();
+        let kept = if self.found.0.is_empty() && !wanted {
             None
         } else {
             Some(self.dir.keep())
