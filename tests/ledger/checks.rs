@@ -4,7 +4,7 @@
 
 use super::fold;
 use super::ledger::{Answer, Entry, Fate, Ledger, Number, bits};
-use super::plan::DevicePlan;
+use super::plan::{DevicePlan, Doors};
 use super::stored::{SampleRow, Stored, Stream};
 use super::subscriber::Seen;
 use super::zoo::SmallZoo;
@@ -90,7 +90,7 @@ pub fn device(plan: &DevicePlan, ledger: &Ledger, stream: &Stream, found: &mut F
     for number in rows.keys().filter(|n| !ledger.entries.contains_key(n)) {
         found.add(Kind::Foreign, format!("{name} {number}: never sent"));
     }
-    extras(name, ledger, stream, found);
+    extras(plan, ledger, stream, found);
 }
 
 fn by_number<'s>(
@@ -144,8 +144,10 @@ fn stored(place: &str, plan: &DevicePlan, entry: &Entry, row: &SampleRow, found:
     }
 }
 
-/// Resets and feedback that were told to be committed are stored, and none beyond those that were sent.
-fn extras(name: &str, ledger: &Ledger, stream: &Stream, found: &mut Findings) {
+/// Resets and feedback that were told to be committed are stored, and none beyond those that were sent. They have no number:
+/// what a broker delivers again is done again.
+fn extras(plan: &DevicePlan, ledger: &Ledger, stream: &Stream, found: &mut Findings) {
+    let name = &plan.name;
     let resets = stream
         .log
         .iter()
@@ -156,7 +158,7 @@ fn extras(name: &str, ledger: &Ledger, stream: &Stream, found: &mut Findings) {
         let text = format!("{name}: {told} resets told, {resets} stored");
         found.add(Kind::Missing, text);
     }
-    if resets > sent {
+    if resets > sent && plan.doors == Doors::Ws {
         let text = format!("{name}: {sent} resets sent, {resets} stored");
         found.add(Kind::Foreign, text);
     }

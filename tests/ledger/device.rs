@@ -5,6 +5,7 @@
 //! cut swallowed has been fetched.
 
 use super::door::{Door, Ended, MqttDoor, WsDoor};
+use super::frames::Shuffle;
 use super::kept::Kept;
 use super::ledger::{Answer, Fate, Ledger, Number};
 use super::plan::{DevicePlan, Doors, Order};
@@ -46,7 +47,7 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
     pub server: SocketAddr,
-    pub broker: Option<SocketAddr>,
+    pub broker: SocketAddr,
 }
 
 /// See the module.
@@ -70,6 +71,8 @@ pub struct Device {
     /// The epoch that the server's messages leave out on this connection.
     home_epoch: Option<u64>,
     over_mqtt: bool,
+    /// What happens to publishes before they leave: no proxy can reorder them.
+    scramble: Option<Shuffle>,
     pin: Option<&'static str>,
     next_at: Instant,
     heard_at: Instant,
@@ -104,6 +107,10 @@ impl Device {
             older: JoinSet::new(),
             home_epoch: None,
             over_mqtt: plan.doors == Doors::Mqtt,
+            scramble: plan
+                .shuffle
+                .filter(|_| plan.doors == Doors::Mqtt)
+                .map(|odds| Shuffle::new(odds, plan.seed)),
             pin: None,
             next_at: now,
             heard_at: now,
@@ -175,18 +182,22 @@ impl Device {
 
     async fn connect(&mut self) -> Result<Door, Ended> {
         self.ledger.connections += 1;
-        let door = match self.at.broker.filter(|_| self.over_mqtt) {
-            Some(broker) => {
-                let id = format!("{}-{}", self.plan.name, self.ledger.connections);
-                let door = MqttDoor::open(broker, &self.plan.name, &id, self.plan.codec).await?;
-                self.home_epoch = None;
-                self.kept.connected(None);
-                door
-            }
-            None => self.connect_ws().await?,
+        let door = if self.over_mqtt {
+            self.connect_mqtt().await?
+        } else {
+            self.connect_ws().await?
         };
         self.heard_at = Instant::now();
         self.fetch = self.ledger.owed().map(|number| (number, false)).collect();
+        Ok(door)
+    }
+
+    async fn connect_mqtt(&mut self) -> Result<Door, Ended> {
+        let id = format!("{}-{}", self.plan.name, self.ledger.connections);
+        let (name, codec) = (&self.plan.name, self.plan.codec);
+        let door = MqttDoor::open(self.at.broker, name, &id, codec).await?;
+        self.home_epoch = None;
+        self.kept.connected(None);
         Ok(door)
     }
 
@@ -232,6 +243,7 @@ impl Device {
                 self.heard_at = Instant::now();
             }
             self.make();
+            self.fetch_the_rest();
             if let Err(ended) = self.send_what_may(door).await {
                 return Left::Ended(ended);
             }
@@ -272,6 +284,13 @@ impl Device {
 
     fn is_owed(&self) -> bool {
         self.kept.in_flight() > 0 || !self.fetch.is_empty()
+    }
+
+    /// The last thing to do: answers that went to a connection which was taken over.
+    fn fetch_the_rest(&mut self) {
+        if self.is_done() {
+            self.fetch = self.ledger.owed().map(|number| (number, false)).collect();
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -378,9 +397,7 @@ impl Device {
     }
 
     async fn send_what_may(&mut self, door: &mut Door) -> Result<(), Ended> {
-        while let Some(extra) = self.extras.pop_front() {
-            door.send(extra).await?;
-        }
+        let mut messages: Vec<_> = self.extras.drain(..).collect();
         loop {
             let readings = self.next_readings();
             let message = match <[Reading; 1]>::try_from(readings) {
@@ -388,9 +405,31 @@ impl Device {
                 Err(none) if none.is_empty() => break,
                 Err(many) => DeviceMessage::Batch(many),
             };
-            door.send(message.to_bytes(self.plan.codec)).await?;
+            messages.push(message.to_bytes(self.plan.codec));
         }
-        self.send_fetches(door).await
+        messages.extend(self.fetches());
+        for message in self.scrambled(messages) {
+            door.send(message).await?;
+        }
+        Ok(())
+    }
+
+    /// Some twice, some overtaken by the next; one that nothing overtakes leaves with the next word from the server.
+    fn scrambled(&mut self, messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let Some(scramble) = &mut self.scramble else {
+            return messages;
+        };
+        let mut out = Vec::new();
+        if messages.is_empty() {
+            out.extend(scramble.release());
+        }
+        for message in messages {
+            scramble.place(message, &mut out);
+        }
+        let (twice, overtaken) = std::mem::take(&mut scramble.touched);
+        self.ledger.scrambled.0 += twice;
+        self.ledger.scrambled.1 += overtaken;
+        out
     }
 
     /// At most a batch of what is kept and not sent on this connection.
@@ -407,19 +446,20 @@ impl Device {
     }
 
     /// Stored readings again, for their answers. They leave the list when the answer comes.
-    async fn send_fetches(&mut self, door: &mut Door) -> Result<(), Ended> {
+    fn fetches(&mut self) -> Vec<Vec<u8>> {
         let unasked = self.fetch.iter_mut().filter(|(_, asked)| !**asked);
         let mut numbers = Vec::new();
         for (number, asked) in unasked.take(FETCH_AT_ONCE) {
             *asked = true;
             numbers.push(*number);
         }
+        let mut messages = Vec::new();
         for number in numbers {
             self.ledger.sent(number);
             let message = DeviceMessage::Reading(self.addressed(number));
-            door.send(message.to_bytes(self.plan.codec)).await?;
+            messages.push(message.to_bytes(self.plan.codec));
         }
-        Ok(())
+        messages
     }
 
     fn hear(&mut self, message: &ServerMessage) {

@@ -78,6 +78,7 @@ pub fn differences(stream: &Stream, zoo: &SmallZoo) -> Vec<String> {
         found: Vec::new(),
     };
     reference.run();
+    reference.marks();
     reference.found
 }
 
@@ -136,6 +137,23 @@ impl<'s> Reference<'s> {
             ));
         }
         rows
+    }
+
+    /// The highest number used up in the current epoch, as the stream's own row says it.
+    fn marks(&mut self) {
+        let Stream {
+            epoch, high_water, ..
+        } = *self.stream;
+        let samples = self.stream.samples.iter().map(|row| (row.epoch, row.seq));
+        let refusals = self.stream.refusals.iter();
+        let refusals = refusals.filter_map(|row| Some((row.epoch, row.seq?)));
+        let highest = samples.chain(refusals).max();
+        let highest = highest.filter(|(of, _)| *of >= epoch);
+        if highest != high_water.map(|seq| (epoch, seq)) {
+            self.found.push(format!(
+                "the stream says {epoch}:{high_water:?}, its rows {highest:?}"
+            ));
+        }
     }
 
     fn sample(&mut self, sample: &SampleRow) {

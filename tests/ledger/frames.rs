@@ -2,7 +2,7 @@
 //!
 //! TCP keeps order, so a proxy that wants readings out of order has to know where frames end. Passes the HTTP upgrade untouched,
 //! then cuts the bytes into frames (RFC 6455, section 5.2); only whole data frames are touched, and one that is held
-//! back leaves with the next frame or when [`Frames::release`] is called.
+//! back leaves with the next frame or when it is released. [`Shuffle`] alone does the same to MQTT publishes.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -14,81 +14,98 @@ const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
-/// How often frames are touched.
+/// How often a message is touched.
 #[derive(Debug, Clone, Copy)]
 pub struct Odds {
     pub duplicate: f64,
     pub swap: f64,
 }
 
-/// See the module.
-pub struct Frames {
+/// Sends some messages twice and lets some be overtaken by the next.
+pub struct Shuffle {
     odds: Odds,
     random: StdRng,
+    held: Option<Vec<u8>>,
+    /// Messages sent twice, and messages overtaken.
+    pub touched: (u64, u64),
+}
+
+impl Shuffle {
+    pub fn new(odds: Odds, seed: u64) -> Self {
+        Self {
+            odds,
+            random: StdRng::seed_from_u64(seed),
+            held: None,
+            touched: (0, 0),
+        }
+    }
+
+    /// Takes a message in and appends what leaves now.
+    pub fn place(&mut self, message: Vec<u8>, out: &mut Vec<Vec<u8>>) {
+        let before = self.held.take();
+        if before.is_none() && self.random.random_bool(self.odds.swap) {
+            self.touched.1 += 1;
+            self.held = Some(message);
+            return;
+        }
+        if self.random.random_bool(self.odds.duplicate) {
+            self.touched.0 += 1;
+            out.push(message.clone());
+        }
+        out.push(message);
+        out.extend(before);
+    }
+
+    /// Whether a message is held back.
+    pub fn holds(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// What was held back.
+    pub fn release(&mut self) -> Option<Vec<u8>> {
+        self.held.take()
+    }
+}
+
+/// See the module.
+pub struct Frames {
+    pub shuffle: Shuffle,
     /// Whether the upgrade has passed.
     is_upgraded: bool,
     /// The beginning of a frame, or of the upgrade.
     partial: Vec<u8>,
-    /// A frame that the next one overtakes.
-    held: Option<Vec<u8>>,
-    /// Frames sent twice, and frames overtaken.
-    pub touched: (u64, u64),
 }
 
 impl Frames {
     pub fn new(odds: Odds, seed: u64) -> Self {
         Self {
-            odds,
-            random: StdRng::seed_from_u64(seed),
+            shuffle: Shuffle::new(odds, seed),
             is_upgraded: false,
             partial: Vec::new(),
-            held: None,
-            touched: (0, 0),
         }
     }
 
     /// Takes bytes in and gives what may leave.
     pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.partial.extend_from_slice(bytes);
-        let mut out = Vec::with_capacity(bytes.len());
+        let mut out = Vec::new();
         if !self.is_upgraded {
             let Some(at) = find(&self.partial, END_OF_HEAD) else {
-                return out;
+                return Vec::new();
             };
-            out.extend(self.partial.drain(..at + END_OF_HEAD.len()));
+            out.push(self.partial.drain(..at + END_OF_HEAD.len()).collect());
             self.is_upgraded = true;
         }
         while let Some(len) = frame_len(&self.partial).filter(|len| *len <= self.partial.len()) {
             let frame: Vec<u8> = self.partial.drain(..len).collect();
-            self.place(frame, &mut out);
+            if frame[0] & FIN != 0 && matches!(frame[0] & OPCODE, TEXT | BINARY) {
+                self.shuffle.place(frame, &mut out);
+            } else {
+                out.extend(self.shuffle.release());
+                out.push(frame);
+            }
         }
-        out
-    }
-
-    /// Whether a frame is held back.
-    pub fn holds(&self) -> bool {
-        self.held.is_some()
-    }
-
-    /// What was held back.
-    pub fn release(&mut self) -> Vec<u8> {
-        self.held.take().unwrap_or_default()
-    }
-
-    fn place(&mut self, frame: Vec<u8>, out: &mut Vec<u8>) {
-        let is_data = frame[0] & FIN != 0 && matches!(frame[0] & OPCODE, TEXT | BINARY);
-        let before = self.held.take();
-        if before.is_none() && is_data && self.random.random_bool(self.odds.swap) {
-            self.touched.1 += 1;
-            self.held = Some(frame);
-            return;
-        }
-        out.extend_from_slice(&frame);
-        if is_data && self.random.random_bool(self.odds.duplicate) {
-            self.touched.0 += 1;
-            out.extend_from_slice(&frame);
-        }
-        out.extend(before.unwrap_or_default());
+        out.concat()
     }
 }
 
@@ -134,7 +151,7 @@ mod tests {
             .chunks(chunk)
             .flat_map(|bytes| frames.pass(bytes))
             .collect();
-        out.extend(frames.release());
+        out.extend(frames.shuffle.release().unwrap_or_default());
         out
     }
 

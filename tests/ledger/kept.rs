@@ -60,10 +60,6 @@ impl Kept {
         self.slots.is_empty()
     }
 
-    pub fn contains(&self, number: Number) -> bool {
-        self.slots.contains_key(&number)
-    }
-
     /// Sent on this connection and not settled.
     pub fn in_flight(&self) -> usize {
         self.in_flight

@@ -98,6 +98,8 @@ pub struct Ledger {
     pub lies: u32,
     /// Connections, over all doors.
     pub connections: u32,
+    /// Publishes sent twice, and publishes overtaken.
+    pub scrambled: (u64, u64),
 }
 
 impl Ledger {

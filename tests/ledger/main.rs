@@ -8,6 +8,7 @@
 //! `LEDGER_STORE`.
 
 mod backend;
+mod broker;
 mod checks;
 mod device;
 mod door;

@@ -90,7 +90,7 @@ pub enum Order {
     Deaf(u64),
     /// Ask for another version.
     Pin(&'static str),
-    /// Go on through the other door.
+    /// Go on through the other door (of a device with both).
     Move,
 }
 
@@ -118,6 +118,10 @@ pub enum Fault {
     Silence { device: usize },
     /// A device does something.
     Order { device: usize, order: Order },
+    /// The broker restarts, with its sessions or without.
+    Broker { keep: bool },
+    /// The server's connection to the broker ends after so many bytes.
+    CutBroker { way: Way, bytes: u64 },
     /// The subscriber's connection ends after so many bytes.
     CutSubscriber { bytes: u64 },
     /// The subscriber reads nothing for so many ms.
@@ -140,6 +144,9 @@ impl Fault {
                 Order::Pin(_) => "switch",
                 Order::Move => "move",
             },
+            Self::Broker { keep: true } => "broker restart",
+            Self::Broker { keep: false } => "broker lost all",
+            Self::CutBroker { .. } => "cut broker",
             Self::CutSubscriber { .. } => "cut subscriber",
             Self::DeafSubscriber { .. } => "deaf subscriber",
         }
@@ -195,6 +202,8 @@ fn devices(seed: u64, random: &mut StdRng) -> Vec<DevicePlan> {
         &[Gaps, Late, Bad, Garbage, Lies, Repeats],
     );
     let mut shuffled = device("shuffled", Rule::AnyOrder, &[Sparse]);
+    let mut mqtt = device("mqtt", Rule::AnyOrder, &[Bad, Garbage, Repeats, Resets]);
+    let mut moving = device("moving", Rule::AnyOrder, &[Gaps, Late, Epochs]);
     committed.committed = true;
     committed.batch = 16;
     switching.batch = 4;
@@ -202,54 +211,73 @@ fn devices(seed: u64, random: &mut StdRng) -> Vec<DevicePlan> {
         duplicate: 0.05,
         swap: 0.05,
     });
-    vec![plain, committed, switching, unruly, shuffled]
+    mqtt.doors = Doors::Mqtt;
+    mqtt.shuffle = shuffled.shuffle;
+    moving.doors = Doors::Both;
+    vec![plain, committed, switching, unruly, shuffled, mqtt, moving]
 }
 
 fn fault(devices: &[DevicePlan], random: &mut StdRng) -> Fault {
     let device = random.random_range(0..devices.len());
     let way = *[Way::Up, Way::Down].choose(random).expect("two");
     match random.random_range(0..100) {
-        0..25 => Fault::Kill {
+        0..22 => Fault::Kill {
             down_ms: if random.random_bool(0.5) {
                 0
             } else {
                 random.random_range(1..60)
             },
         },
-        25..28 => Fault::Stop,
-        28..33 => Fault::Freeze {
+        22..25 => Fault::Stop,
+        25..30 => Fault::Freeze {
             ms: random.random_range(5..120),
         },
-        33..58 => Fault::Cut {
+        30..52 => Fault::Cut {
             device,
             way,
             bytes: random.random_range(0..3_000),
         },
-        58..62 => Fault::Delay {
+        52..55 => Fault::Delay {
             device,
             ms: random.random_range(1..20),
             for_ms: random.random_range(20..300),
         },
-        62..67 => Fault::Silence { device },
-        67..77 => Fault::Order {
-            device,
-            order: Order::TakeOver,
+        55..60 => Fault::Silence { device },
+        60..80 => order(devices, device, random),
+        80..83 => Fault::Broker {
+            keep: random.random_bool(0.5),
         },
-        77..83 => Fault::Order {
-            device,
-            order: Order::Deaf(random.random_range(10..300)),
+        83..88 => Fault::CutBroker {
+            way,
+            bytes: random.random_range(0..5_000),
         },
-        83..90 => Fault::Order {
-            device: 2,
-            order: Order::Pin([zoo::DEFAULT, zoo::OTHER].choose(random).expect("two")),
-        },
-        90..96 => Fault::CutSubscriber {
+        88..95 => Fault::CutSubscriber {
             bytes: random.random_range(0..20_000),
         },
         _ => Fault::DeafSubscriber {
             ms: random.random_range(10..400),
         },
     }
+}
+
+/// What this device can be told.
+fn order(devices: &[DevicePlan], device: usize, random: &mut StdRng) -> Fault {
+    let plan = &devices[device];
+    let deaf = Order::Deaf(random.random_range(10..300));
+    let order = match plan.doors {
+        Doors::Both => *[Order::Move, Order::Move, deaf]
+            .choose(random)
+            .expect("three"),
+        Doors::Mqtt => deaf,
+        Doors::Ws if plan.habits.contains(&Habit::Resets) => {
+            let version = *[zoo::DEFAULT, zoo::OTHER].choose(random).expect("two");
+            *[Order::Pin(version), Order::TakeOver]
+                .choose(random)
+                .expect("two")
+        }
+        Doors::Ws => *[Order::TakeOver, deaf].choose(random).expect("two"),
+    };
+    Fault::Order { device, order }
 }
 
 impl fmt::Display for Plan {

@@ -221,11 +221,11 @@ impl Pump {
         let mut buffer = vec![0; CHUNK];
         loop {
             let read = match &mut self.frames {
-                Some(frames) if frames.holds() => {
+                Some(frames) if frames.shuffle.holds() => {
                     match tokio::time::timeout(HELD, self.from.read(&mut buffer)).await {
                         Ok(read) => read?,
                         Err(_) => {
-                            let held = frames.release();
+                            let held = frames.shuffle.release().unwrap_or_default();
                             self.send(&held).await?;
                             continue;
                         }
@@ -247,7 +247,7 @@ impl Pump {
     fn touch(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let frames = self.frames.as_mut()?;
         let out = frames.pass(bytes);
-        let (duplicated, swapped) = std::mem::take(&mut frames.touched);
+        let (duplicated, swapped) = std::mem::take(&mut frames.shuffle.touched);
         self.shared
             .duplicated
             .fetch_add(duplicated, Ordering::Relaxed);

@@ -15,7 +15,7 @@ const SHOWN: usize = 12;
 pub struct Outcome {
     plan: Plan,
     took: Duration,
-    faults: BTreeMap<&'static str, u32>,
+    faults: BTreeMap<&'static str, u64>,
     found: Findings,
     /// The data of a failed seed.
     kept: Option<PathBuf>,
@@ -29,7 +29,7 @@ impl Outcome {
     pub fn new(
         plan: Plan,
         took: Duration,
-        faults: BTreeMap<&'static str, u32>,
+        faults: BTreeMap<&'static str, u64>,
         found: Findings,
         kept: Option<PathBuf>,
     ) -> Self {
@@ -52,6 +52,8 @@ impl Outcome {
         self.acked += ledger.count(|fate| fate == Fate::Acked) as u64;
         self.nacked += ledger.count(|fate| matches!(fate, Fate::Nacked(_))) as u64;
         self.resent += ledger.resent();
+        *self.faults.entry("duplicate").or_default() += ledger.scrambled.0;
+        *self.faults.entry("reorder").or_default() += ledger.scrambled.1;
     }
 
     /// Whether every promise was kept.
@@ -110,7 +112,7 @@ impl Outcome {
 /// The table of a whole run.
 pub fn table(outcomes: &[Outcome]) -> String {
     let sum = |count: fn(&Outcome) -> u64| outcomes.iter().map(count).sum::<u64>();
-    let mut faults: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
     for (kind, count) in outcomes.iter().flat_map(|outcome| &outcome.faults) {
         *faults.entry(kind).or_default() += count;
     }
@@ -126,11 +128,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
         ("nacked", sum(|outcome| outcome.nacked)),
         ("re-sent", sum(|outcome| outcome.resent)),
     ];
-    rows.extend(
-        faults
-            .iter()
-            .map(|(kind, count)| (*kind, u64::from(*count))),
-    );
+    rows.extend(faults.iter().map(|(kind, count)| (*kind, *count)));
     for kind in Kind::ALL {
         let broken = outcomes.iter().map(|outcome| outcome.found.count(kind));
         rows.push((kind.name(), broken.sum::<usize>() as u64));

@@ -4,6 +4,7 @@
 //! device is done the server is told to stop and has to end cleanly; then the database is read.
 
 use super::backend::Backend;
+use super::broker::Broker;
 use super::checks::{self, Findings, Kind};
 use super::device::{Addresses, Device, Phase};
 use super::ledger::Ledger;
@@ -29,10 +30,19 @@ const ORDERS: usize = 16;
 
 /// A device as the scene holds it.
 struct Actor {
+    /// To the server.
     line: Arc<Line>,
+    /// To the broker.
+    broker: Arc<Line>,
     orders: mpsc::Sender<Order>,
     status: watch::Receiver<String>,
     task: JoinHandle<(DevicePlan, Ledger)>,
+}
+
+impl Actor {
+    fn lines(&self) -> [&Arc<Line>; 2] {
+        [&self.line, &self.broker]
+    }
 }
 
 /// The subscriber as the scene holds it.
@@ -48,11 +58,14 @@ pub struct Scene {
     dir: TempDir,
     plan: Plan,
     backend: Backend,
+    broker: Broker,
+    /// From the server to the broker.
+    broker_line: Line,
     server: Server,
     actors: Vec<Actor>,
     watcher: Watcher,
     phase: watch::Sender<Phase>,
-    faults: BTreeMap<&'static str, u32>,
+    faults: BTreeMap<&'static str, u64>,
     found: Findings,
 }
 
@@ -70,7 +83,11 @@ impl Scene {
     async fn set(plan: Plan, zoo: &SmallZoo) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let backend = Backend::open(plan.store, dir.path()).await;
-        let mut server = Server::new(dir.path(), &backend.data_dir(), &zoo.dir(), "");
+        let broker = Broker::start().await;
+        let broker_line = Line::open().await;
+        broker_line.lead_to(broker.addr());
+        let mqtt = format!("\n[mqtt]\nurl = \"mqtt://{}\"\n", broker_line.addr());
+        let mut server = Server::new(dir.path(), &backend.data_dir(), &zoo.dir(), &mqtt);
         let addr = server.start().await.expect("the first start");
         let watcher = watch_log(addr).await;
         let phase = watch::Sender::new(Phase::Run);
@@ -78,12 +95,15 @@ impl Scene {
         for device in &plan.devices {
             let actor = actor(device, &phase).await;
             actor.line.lead_to(addr);
+            actor.broker.lead_to(broker.addr());
             actors.push(actor);
         }
         Self {
             dir,
             plan,
             backend,
+            broker,
+            broker_line,
             server,
             actors,
             watcher,
@@ -122,24 +142,41 @@ impl Scene {
                 sleep(ms(freeze_ms)).await;
                 self.server.signal("CONT").await;
             }
-            Fault::Cut { device, way, bytes } => self.actors[device].line.cut_after(way, bytes),
-            Fault::Silence { device } => self.actors[device].line.go_silent(),
+            Fault::Cut { device, way, bytes } => {
+                for line in self.actors[device].lines() {
+                    line.cut_after(way, bytes);
+                }
+            }
+            Fault::Silence { device } => {
+                let actor = &self.actors[device];
+                actor.lines().into_iter().for_each(|line| line.go_silent());
+            }
             Fault::Delay {
                 device,
                 ms: delay_ms,
                 for_ms,
             } => {
-                let line = Arc::clone(&self.actors[device].line);
-                line.delay(ms(delay_ms));
-                tokio::spawn(async move {
-                    sleep(ms(for_ms)).await;
-                    line.delay(Duration::ZERO);
-                });
+                for line in self.actors[device].lines().map(Arc::clone) {
+                    line.delay(ms(delay_ms));
+                    tokio::spawn(async move {
+                        sleep(ms(for_ms)).await;
+                        line.delay(Duration::ZERO);
+                    });
+                }
             }
             // A device that has many orders waiting has trouble enough.
             Fault::Order { device, order } => {
                 let _ = self.actors[device].orders.try_send(order);
             }
+            Fault::Broker { keep } => {
+                self.broker.restart(keep).await;
+                let addr = self.broker.addr();
+                self.broker_line.lead_to(addr);
+                self.actors
+                    .iter()
+                    .for_each(|actor| actor.broker.lead_to(addr));
+            }
+            Fault::CutBroker { way, bytes } => self.broker_line.cut_after(way, bytes),
             Fault::CutSubscriber { bytes } => {
                 self.watcher.line.cut_after(super::proxy::Way::Down, bytes);
             }
@@ -174,8 +211,11 @@ impl Scene {
     async fn settle(&mut self) -> (Vec<(DevicePlan, Ledger)>, Seen, Vec<Sample>) {
         let deadline = Instant::now() + SETTLE;
         self.watcher.line.heal();
-        self.actors.iter().for_each(|actor| actor.line.heal());
+        self.broker_line.heal();
+        let lines = self.actors.iter().flat_map(Actor::lines);
+        lines.for_each(|line| line.heal());
         self.phase.send_replace(Phase::Settle);
+        self.count_touched();
         let mut ledgers = Vec::new();
         for (actor, plan) in std::mem::take(&mut self.actors)
             .into_iter()
@@ -205,6 +245,14 @@ impl Scene {
         };
         self.stop("at the end").await;
         (ledgers, seen, api)
+    }
+
+    /// What the lines did to frames.
+    fn count_touched(&mut self) {
+        for (twice, overtaken) in self.actors.iter().map(|actor| actor.line.touched()) {
+            *self.faults.entry("duplicate").or_default() += twice;
+            *self.faults.entry("reorder").or_default() += overtaken;
+        }
     }
 
     /// Every sample as the API shows it, by id.
@@ -254,15 +302,17 @@ async fn actor(plan: &DevicePlan, phase: &watch::Sender<Phase>) -> Actor {
         Some(odds) => Line::shuffling(odds, plan.seed).await,
         None => Line::open().await,
     };
+    let broker = Line::open().await;
     let (orders, ordered) = mpsc::channel(ORDERS);
     let (progress, status) = watch::channel(String::new());
     let addresses = Addresses {
         server: line.addr(),
-        broker: None,
+        broker: broker.addr(),
     };
     let device = Device::new(plan.clone(), addresses, phase.subscribe(), ordered);
     Actor {
         line: Arc::new(line),
+        broker: Arc::new(broker),
         orders,
         status,
         task: tokio::spawn(device.run(progress)),

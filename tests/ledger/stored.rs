@@ -65,8 +65,8 @@ pub struct SnapshotRow {
 pub struct RefusalRow {
     pub pos: u64,
     pub epoch: u64,
+    /// Of a refusal that used its number up.
     pub seq: Option<u64>,
-    pub code: String,
 }
 
 /// Everything of one stream, each list in its order.
@@ -175,7 +175,6 @@ macro_rules! read_all {
                     pos: number(&row, 1),
                     epoch: number(&row, 2),
                     seq: optional(&row, 3),
-                    code: row.get(4),
                 });
         }
         for row in rows!($connection, FEEDBACK) {
@@ -197,7 +196,7 @@ const LOG: &str = "SELECT CAST(l.stream_id AS BIGINT), CAST(l.pos AS BIGINT), CA
 const SNAPSHOTS: &str = "SELECT CAST(n.stream_id AS BIGINT), CAST(n.pos AS BIGINT), v.model || '/' || v.version, \
      CAST(n.last_ts AS BIGINT), n.state FROM snapshots n JOIN versions v ON v.id = n.version_id ORDER BY n.pos";
 const REFUSALS: &str = "SELECT CAST(stream_id AS BIGINT), CAST(pos AS BIGINT), CAST(epoch AS BIGINT), \
-     CAST(seq AS BIGINT), code FROM refusals ORDER BY pos";
+     CASE WHEN consumed THEN CAST(seq AS BIGINT) END FROM refusals ORDER BY pos";
 const FEEDBACK: &str =
     "SELECT CAST(stream_id AS BIGINT), CAST(epoch AS BIGINT), CAST(seq AS BIGINT) FROM feedback";
 
