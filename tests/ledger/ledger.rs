@@ -65,6 +65,8 @@ pub struct Entry {
     /// Whether it fits the schema; one that does not must never be stored.
     pub is_good: bool,
     pub sends: u32,
+    /// Place of its first sending among all sendings.
+    first_sent: u64,
     /// In the order of delivery.
     pub answers: Vec<Answer>,
     /// Sent again after the last answer: the answer to that is still owed.
@@ -86,6 +88,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub entries: BTreeMap<Number, Entry>,
+    /// Sendings so far.
+    sendings: u64,
     /// What contradicts the protocol, in words.
     pub violations: Vec<String>,
     /// Resets sent, over all tries.
@@ -109,6 +113,7 @@ impl Ledger {
             reading,
             is_good,
             sends: 0,
+            first_sent: 0,
             answers: Vec::new(),
             owed: false,
             fate: Fate::Open,
@@ -122,7 +127,11 @@ impl Ledger {
 
     /// The reading leaves.
     pub fn sent(&mut self, number: Number) {
+        self.sendings += 1;
         if let Some(entry) = self.entries.get_mut(&number) {
+            if entry.sends == 0 {
+                entry.first_sent = self.sendings;
+            }
             entry.sends += 1;
             entry.owed = true;
         }
@@ -163,6 +172,22 @@ impl Ledger {
                 .violations
                 .push(format!("{number}: {before:?}, then {fate:?}")),
         }
+    }
+
+    /// The number before a reading that was sent once, in order, and skipped that number: a gap must have been told for it before
+    /// the reading is acked.
+    pub fn skipped_before(&self, number: Number) -> Option<Number> {
+        let entry = self.entries.get(&number).filter(|entry| entry.sends == 1)?;
+        let before = Number {
+            seq: number.seq.checked_sub(1)?,
+            ..number
+        };
+        let first = Number { seq: 0, ..number };
+        let sent_earlier = |other: &Entry| other.sends > 0 && other.first_sent < entry.first_sent;
+        let opened = self.entries.range(first..number);
+        let is_opened = opened.into_iter().any(|(_, other)| sent_earlier(other));
+        let is_there = self.entries.get(&before).is_some_and(sent_earlier);
+        (is_opened && !is_there).then_some(before)
     }
 
     /// Readings that were stored and whose last sending was not answered: the client may fetch their answers.

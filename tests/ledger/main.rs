@@ -1,7 +1,7 @@
 //! The ledger test: devices that write down everything, a seeded series of faults, and then the books are compared.
 //!
-//! Run from outside, against the real binary. A tour in reading order: `plan` (what happens under a seed), `script`, `kept`, `ledger`
-//! (what a device does, keeps and writes down; pure), `door`, `device`, `subscriber` (the peers), `frames`, `proxy` (the lines
+//! Run from outside, against the real binary. A tour in reading order: `plan` (what happens under a seed), `script`, `kept`, `ledger`, `conduct`
+//! (what a device does, keeps, writes down and infers; pure), `door`, `device`, `subscriber` (the peers), `frames`, `proxy` (the lines
 //! between), `server`, `backend` (what is behind them), `scene` (one seed), `stored`, `fold`, `checks`, `report` (the books).
 //!
 //! `cargo test` plays a few seeds; `cargo xtask ledger --seeds 100` plays many, through the variables `LEDGER_SEEDS`, `LEDGER_FROM` and
@@ -10,6 +10,7 @@
 mod backend;
 mod broker;
 mod checks;
+mod conduct;
 mod device;
 mod door;
 mod fold;
