@@ -28,6 +28,8 @@ mod script;
 mod server;
 mod stored;
 mod subscriber;
+mod sync;
+mod trace;
 mod zoo;
 
 use plan::{Plan, StoreKind};

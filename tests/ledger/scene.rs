@@ -87,7 +87,7 @@ impl Scene {
         let broker_line = Line::open().await;
         broker_line.lead_to(broker.addr());
         let mqtt = format!("\n[mqtt]\nurl = \"mqtt://{}\"\n", broker_line.addr());
-        let mut server = Server::new(dir.path(), &backend.data_dir(), &zoo.dir(), &mqtt);
+        let mut server = Server::new(dir.path(), &backend.data_dir(), &zoo.dir(), "", &mqtt);
         let addr = server.start().await.expect("the first start");
         let watcher = watch_log(addr).await;
         let phase = watch::Sender::new(Phase::Run);

@@ -27,39 +27,54 @@ overload_close_s = 2
 idle_s = 1
 snapshot_every = 7
 
-[store]
-queue = 1024
-max_batch = 48
-
 [live]
 outbox = 256
 backlog = 16
+
+[store]
+queue = 1024
+max_batch = 48
 ";
 
 /// See the module. Killed when dropped.
 pub struct Server {
     child: Option<Child>,
+    /// A program that runs it, with its arguments.
+    tracer: Vec<String>,
     config: PathBuf,
     log: PathBuf,
 }
 
 impl Server {
-    /// Not running yet; `dir` is for its configuration and its log, `more` are lines of `[store]` or other tables.
-    pub fn new(dir: &Path, data_dir: &Path, models_dir: &Path, more: &str) -> Self {
+    /// Not running yet; `dir` is for its configuration and its log, `store` are more lines of that table, `tables` more tables.
+    pub fn new(dir: &Path, data_dir: &Path, models_dir: &Path, store: &str, tables: &str) -> Self {
         let config = dir.join("tidegate.toml");
-        let text = format!("data_dir = {data_dir:?}\nmodels_dir = {models_dir:?}\n{CONFIG}{more}");
-        std::fs::write(&config, text).expect("its configuration");
+        let dirs = format!("data_dir = {data_dir:?}\nmodels_dir = {models_dir:?}\n");
+        std::fs::write(&config, [&dirs, CONFIG, store, tables].concat())
+            .expect("its configuration");
         Self {
             child: None,
+            tracer: Vec::new(),
             config,
             log: dir.join("server.log"),
         }
     }
 
+    /// Has it run by another program.
+    pub fn trace(&mut self, tracer: &[String]) {
+        self.tracer = tracer.to_vec();
+    }
+
     /// Starts it; where it listens, or what it said.
     pub async fn start(&mut self) -> Result<SocketAddr, String> {
         assert!(self.child.is_none(), "it runs already");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        let words = [
+            self.tracer.as_slice(),
+            &[env!("CARGO_BIN_EXE_tidegate").into()],
+        ]
+        .concat();
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
             .args(["serve", "--config"])
             .arg(&self.config)
             .env("TIDEGATE_LOG", "info")
@@ -68,7 +83,7 @@ impl Server {
             .stderr(self.log_file())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| format!("the binary does not start: {error}"))?;
+            .map_err(|error| format!("{} does not start: {error}", words[0]))?;
         let out = child.stdout.take().expect("standard output is piped");
         self.child = Some(child);
         let mut lines = BufReader::new(out).lines();
@@ -109,9 +124,7 @@ impl Server {
 
     /// Sends a signal.
     pub async fn signal(&self, name: &str) {
-        let Some(id) = self.child.as_ref().and_then(Child::id) else {
-            return;
-        };
+        let Some(id) = self.id() else { return };
         let sent = Command::new("kill")
             .args([&format!("-{name}"), &id.to_string()])
             .status()
@@ -119,8 +132,13 @@ impl Server {
         assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
-    /// Its process id while it runs.
+    /// Its process id while it runs: the tracer's only child, if there is a tracer.
     pub fn id(&self) -> Option<u32> {
-        self.child.as_ref().and_then(Child::id)
+        let id = self.child.as_ref().and_then(Child::id)?;
+        if self.tracer.is_empty() {
+            return Some(id);
+        }
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
     }
 }
