@@ -304,7 +304,10 @@ fn take_one(
         Admission::Take { seq, gap } => (seq, gap, false),
         Admission::Late { seq } => (seq, None, true),
     };
-    link.epoch = link.epoch.max(session.marks.epoch);
+    // A welcome fixes what readings without an epoch belong to; doors without one follow the stream.
+    if link.generation.is_none() {
+        link.epoch = link.epoch.max(session.marks.epoch);
+    }
     let origin = Origin {
         gap,
         ..Origin::of(link, &arrival)

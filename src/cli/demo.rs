@@ -61,6 +61,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     };
     let temporary_dir = temporary.as_ref().map(|dir| dir.path().to_owned());
     let data_dir = temporary_dir.or_else(|| args.data_dir.clone());
+    let told = super::told_to_stop()?;
     let running = start(&args, data_dir).await?;
     let url = running.url();
     let (devices, rate_hz) = (args.devices, args.rate);
@@ -68,6 +69,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     tokio::spawn(stop_at_end(
         args.seconds.map(Duration::from_secs),
+        told,
         stop.clone(),
     ));
     let totals = run_rigs(&url, RigOptions { devices, rate_hz }, stop).await?;
@@ -112,12 +114,15 @@ async fn start(args: &DemoArgs, data_dir: Option<PathBuf>) -> anyhow::Result<app
     }
 }
 
-async fn stop_at_end(seconds: Option<Duration>, stop: CancellationToken) {
-    let told = super::told_to_stop();
+async fn stop_at_end(
+    seconds: Option<Duration>,
+    told: impl Future<Output = ()>,
+    stop: CancellationToken,
+) {
     match seconds {
         // Elapsed is the planned end; being told earlier is another.
         Some(seconds) => drop(tokio::time::timeout(seconds, told).await),
-        None => drop(told.await),
+        None => told.await,
     }
     stop.cancel();
 }

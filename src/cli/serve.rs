@@ -60,10 +60,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     telemetry::init_logs("info");
     app::check_open_files(config.connections.max);
+    // Before anyone can know that it runs: from its first line on a stop is a stop and not a kill.
+    let told = super::told_to_stop()?;
     let running = app::start(config).await?;
     println!("tidegate is listening on {}", running.url());
     let lost = tokio::select! {
-        told = super::told_to_stop() => told.map(|()| None)?,
+        () = told => None,
         lost = running.lost() => Some(lost),
     };
     let clean = running.stop().await;

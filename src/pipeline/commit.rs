@@ -141,12 +141,16 @@ impl Recorder {
                 },
             );
         }
+        let Some(holder) = &session.holder else {
+            return;
+        };
         // A connection that took over hears how far its predecessor's readings came.
-        if let Some(holder) = &session.holder
-            && owner.exclusive
-            && !Arc::ptr_eq(holder, &owner.outbox)
-        {
+        if owner.exclusive && !Arc::ptr_eq(holder, &owner.outbox) {
             ack(row, holder, None);
+        }
+        // One that stops waits for the stream's last row, and that row may have had nothing to say to it.
+        if session.pending() == 0 {
+            holder.wake();
         }
     }
 

@@ -158,6 +158,11 @@ impl Outbox {
         });
     }
 
+    /// Wakes whoever empties it, though nothing is to be said.
+    pub fn wake(self: &Arc<Self>) {
+        self.put(|_| {});
+    }
+
     fn put(self: &Arc<Self>, change: impl FnOnce(&mut Drained)) {
         let mut waiting = self.waiting.lock();
         change(&mut waiting.drained);

@@ -20,5 +20,6 @@ mod numbers;
 mod refusals;
 mod restart;
 mod start;
+mod stop;
 mod upkeep;
 mod versions;

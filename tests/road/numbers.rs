@@ -227,3 +227,33 @@ async fn an_old_epoch_is_answered_from_the_store_or_refused() {
     device.read(old(1)).await;
     device.nack(Some(1), NackCode::OldEpoch).await;
 }
+
+/// A device that had moved its stream to epoch 1 sent a reading of the connection's own epoch 0 again, without naming it: it was
+/// taken as a new reading of epoch 1.
+#[tokio::test]
+async fn a_reading_without_an_epoch_belongs_to_the_welcomes_wherever_the_stream_has_moved() {
+    let server = TestServer::start().await;
+    let mut device = server.device("rig-1").await;
+    for seq in 0..3 {
+        device.still_works(seq).await;
+    }
+    let later = Reading {
+        epoch: Some(1),
+        ..plain(0)
+    };
+    device.read(later).await;
+    device
+        .expect("ack of epoch 1", |message| match message {
+            ServerMessage::Ack(ack) if ack.epoch == Some(1) => Some(()),
+            _ => None,
+        })
+        .await;
+    device.read(plain(2)).await;
+    let again = device.prediction(2).await;
+    assert_eq!(again.epoch, None, "the welcome's epoch");
+    device.read(plain(7)).await;
+    device.nack(Some(7), NackCode::OldEpoch).await;
+    let samples = server.samples("rig-1").await;
+    let numbers: Vec<_> = samples.iter().map(|s| (s.epoch, s.seq)).collect();
+    assert_eq!(numbers, [(0, 0), (0, 1), (0, 2), (1, 0)]);
+}
