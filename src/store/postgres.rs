@@ -247,6 +247,10 @@ impl Store for PostgresStore {
         Box::pin(read::in_time(read::samples(&self.readers, query)))
     }
 
+    fn count_samples<'a>(&'a self, query: &'a SampleQuery) -> BoxFuture<'a, Result<u32>> {
+        Box::pin(read::in_time(read::count_samples(&self.readers, query)))
+    }
+
     fn devices<'a>(
         &'a self,
         endpoint: Option<&'a str>,

@@ -162,7 +162,10 @@ impl Book {
     }
 
     pub async fn samples(&self, query: SampleQuery) -> Vec<StoredSample> {
-        self.store().samples(&query).await.expect("a read")
+        let found = self.store().samples(&query).await.expect("a read");
+        let count = self.store().count_samples(&query).await;
+        assert_eq!(count.expect("a count") as usize, found.len(), "{query:?}");
+        found
     }
 
     /// Every sample of a device, oldest first.

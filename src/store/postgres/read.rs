@@ -351,7 +351,7 @@ pub async fn samples(readers: &Readers, wanted: &SampleQuery) -> Result<Vec<Stor
     let mut found = Vec::new();
     for span in readers.parts.spans(id_range(wanted), wanted.newest_first) {
         let left = i64::try_from(limit - found.len()).unwrap_or(i64::MAX);
-        let rows = page(wanted, span, left)
+        let rows = page(SAMPLE_COLUMNS, wanted, span, left)
             .build()
             .fetch_all(&mut *reader)
             .await?;
@@ -365,6 +365,26 @@ pub async fn samples(readers: &Readers, wanted: &SampleQuery) -> Result<Vec<Stor
     Ok(reader.done(found))
 }
 
+/// How many samples match, counted up to `limit`.
+pub async fn count_samples(readers: &Readers, wanted: &SampleQuery) -> Result<u32> {
+    let mut reader = readers.take().await?;
+    let mut left = i64::from(wanted.limit);
+    for span in readers.parts.spans(id_range(wanted), false) {
+        let mut query = page("count(*) FROM (SELECT s.id", wanted, span, left);
+        let count: i64 = query
+            .push(") counted")
+            .build_query_scalar()
+            .fetch_one(&mut *reader)
+            .await?;
+        left -= count;
+        if left <= 0 {
+            break;
+        }
+    }
+    let count = i64::from(wanted.limit) - left.max(0);
+    Ok(reader.done(u32::try_from(count).unwrap_or(u32::MAX)))
+}
+
 /// Ids that the cursor and the end leave.
 fn id_range(wanted: &SampleQuery) -> std::ops::RangeInclusive<u64> {
     let until = wanted.until.unwrap_or(u64::MAX);
@@ -375,9 +395,14 @@ fn id_range(wanted: &SampleQuery) -> std::ops::RangeInclusive<u64> {
     }
 }
 
-fn page(wanted: &SampleQuery, span: (i32, i32), left: i64) -> QueryBuilder<Postgres> {
+fn page(
+    columns: &str,
+    wanted: &SampleQuery,
+    span: (i32, i32),
+    left: i64,
+) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new("SELECT ");
-    query.push(SAMPLE_COLUMNS);
+    query.push(columns);
     if wanted.device.is_some() {
         // Each stream of the device by its own index, then the pages merged.
         query.push(
