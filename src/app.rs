@@ -13,7 +13,6 @@ use crate::store::lock::{self, DirLock};
 use crate::store::sqlite::SqliteStore;
 use crate::store::writer::writer;
 use crate::store::{Store, StoreError};
-use crate::stream::now_ms;
 use crate::telemetry::{self, Rates};
 use axum::serve::ListenerExt;
 use std::collections::HashMap;
@@ -31,7 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Between two sweeps of idle sessions.
+/// Longest time between two sweeps of idle sessions.
 const SWEEP: Duration = Duration::from_secs(10);
 /// Files that a process needs beside its sockets.
 const OTHER_FILES: u64 = 64;
@@ -210,6 +209,8 @@ async fn tick(site: Arc<Site>) {
     let mut swept = Instant::now();
     let rates = &site.pipeline.rates;
     let mut before = rates.read();
+    let idle = Duration::from_secs(site.pipeline.config().sessions.idle_s.into());
+    let between_sweeps = (idle / 4).min(SWEEP);
     loop {
         tokio::select! {
             _ = every_second.tick() => {}
@@ -228,7 +229,7 @@ async fn tick(site: Arc<Site>) {
         });
         before = now;
         notice_gone(&site);
-        if swept.elapsed() > SWEEP {
+        if swept.elapsed() > between_sweeps {
             swept = Instant::now();
             sweep(&site.pipeline);
         }
@@ -237,12 +238,12 @@ async fn tick(site: Arc<Site>) {
 
 /// Devices without a connection that were not seen for `offline_after_s`.
 fn notice_gone(site: &Site) {
-    let since = now_ms() - i64::from(site.pipeline.config().sessions.offline_after_s) * 1000;
+    let silent = Duration::from_secs(site.pipeline.config().sessions.offline_after_s.into());
     for key in site.pipeline.hub.online() {
         let session = site.pipeline.sessions.get(&key);
         let there = session.is_some_and(|session| {
             let session = session.lock();
-            session.holder.is_some() || session.last_seen > since
+            session.holder.is_some() || session.seen.elapsed() < silent
         });
         if !there {
             site.pipeline.hub.device_offline(&key);

@@ -19,7 +19,7 @@ use crate::push::{Hub, Outbox};
 use crate::session::{Admission, Checked, Numbers, Session, SessionCell, Sessions};
 use crate::store::writer::{Entry, WriterHandle};
 use crate::store::{Store, StoreError};
-use crate::stream::{Row, SampleRow, What, now_ms};
+use crate::stream::{Row, SampleRow, What};
 use crate::telemetry::{Rates, metric};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -257,7 +257,7 @@ fn take_one(
     if let Some(row) = session.open() {
         record(row, Origin::silent(link));
     }
-    session.last_seen = arrival.received_at;
+    session.seen = arrival.since;
     if matches!(arrival.what, Arrived::Reset) {
         record(session.reset(), Origin::of(link, &arrival));
         return Ok(());
@@ -328,6 +328,6 @@ pub fn prediction(sample: &SampleRow, outbox: &Outbox) -> Prediction {
 
 /// Takes sessions out of memory that rest for longer than `idle`.
 pub fn sweep(pipeline: &Pipeline) {
-    let idle_ms = i64::from(pipeline.config.sessions.idle_s) * 1000;
-    pipeline.sessions.sweep(now_ms() - idle_ms);
+    let idle = Duration::from_secs(pipeline.config.sessions.idle_s.into());
+    pipeline.sessions.sweep(idle);
 }

@@ -70,7 +70,6 @@ impl Pipeline {
             fold,
             bounds,
         );
-        session.last_seen = stored.last_seen;
         if is_gone {
             session.reopen();
         }

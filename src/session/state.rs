@@ -10,6 +10,7 @@ use crate::stream::{Flags, Marks, Numbering, RefusalRow, SampleRow, StreamRef};
 use crate::stream::{Row, Snapshot, What};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 use tidegate_protocol::{NackCode, Output};
 
 /// Readings sent again that may wait for a commit, a stream.
@@ -57,8 +58,8 @@ pub struct Session {
     pub marks: Marks,
     /// Where it stands in the store.
     pub committed: Marks,
-    /// Arrival of the newest reading, Unix ms.
-    pub last_seen: i64,
+    /// Arrival of the newest reading, or when the session was loaded. Monotonic: a wall clock that jumps makes nobody silent.
+    pub seen: Instant,
     /// Who holds the stream over a WebSocket.
     pub holder: Option<Arc<Outbox>>,
     /// Counts the holders; an older one finds that it was taken over.
@@ -96,7 +97,7 @@ impl Session {
             stream: Arc::new(stream),
             marks,
             committed: marks,
-            last_seen: 0,
+            seen: Instant::now(),
             holder: None,
             generation: 0,
             retired: false,
@@ -205,7 +206,7 @@ impl Session {
         seq: u64,
         gap: Option<(u64, u64)>,
         reading: Checked,
-        since: std::time::Instant,
+        since: Instant,
     ) -> Row {
         let gaps = self.consume(numbers, seq, gap);
         let output = self.fold.step(&reading.values, reading.ts);
@@ -220,7 +221,7 @@ impl Session {
     }
 
     /// Stores a reading that fell into a gap, without folding it.
-    pub fn take_late(&mut self, seq: u64, mut reading: Checked, since: std::time::Instant) -> Row {
+    pub fn take_late(&mut self, seq: u64, mut reading: Checked, since: Instant) -> Row {
         self.gaps.fill(seq, self.max_gaps);
         reading.flags.set(Flags::LATE);
         let sample = self.sample(seq, reading, Output::Skipped("late".into()), since);
@@ -329,13 +330,7 @@ impl Session {
         Some(self.gaps.ranges().to_vec())
     }
 
-    fn sample(
-        &self,
-        seq: u64,
-        reading: Checked,
-        output: Output,
-        since: std::time::Instant,
-    ) -> SampleRow {
+    fn sample(&self, seq: u64, reading: Checked, output: Output, since: Instant) -> SampleRow {
         SampleRow {
             stream: Arc::clone(&self.stream),
             pos: self.marks.pos + 1,

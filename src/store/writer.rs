@@ -9,11 +9,12 @@
 
 use super::{Store, StoreError};
 use crate::config::StoreConfig;
-use crate::stream::{Row, What, now_ms};
+use crate::stream::{Row, What};
 use crate::telemetry::metric;
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -43,8 +44,8 @@ pub trait CommitSink<T>: Send + 'static {
 #[derive(Debug, Default)]
 pub struct StoreHealth {
     failing: AtomicBool,
-    /// When the batch being committed was gathered, Unix ms; 0 while there is none.
-    busy_since: AtomicI64,
+    /// When the batch being committed was gathered.
+    busy_since: Mutex<Option<Instant>>,
 }
 
 impl StoreHealth {
@@ -55,10 +56,8 @@ impl StoreHealth {
 
     /// Age of the commit in progress.
     pub fn lag(&self) -> Duration {
-        match self.busy_since.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            since => Duration::from_millis(now_ms().saturating_sub(since).unsigned_abs()),
-        }
+        let since = *self.busy_since.lock();
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -138,11 +137,11 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
         let mut batch = Vec::new();
         while self.gather(&mut batch, last_start, &flush).await {
             last_start = Instant::now();
-            self.health.busy_since.store(now_ms(), Ordering::Relaxed);
+            *self.health.busy_since.lock() = Some(last_start);
             self.give_ids(&mut batch);
             metrics::histogram!(metric::STORE_BATCH_ROWS).record(batch.len() as f64);
             self.commit(std::mem::take(&mut batch)).await;
-            self.health.busy_since.store(0, Ordering::Relaxed);
+            *self.health.busy_since.lock() = None;
             metrics::histogram!(metric::STAGE_SECONDS, "stage" => "store")
                 .record(last_start.elapsed().as_secs_f64());
         }

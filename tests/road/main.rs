@@ -12,6 +12,7 @@ mod common;
 
 mod connections;
 mod devices;
+mod faults;
 mod http;
 mod live;
 mod mqtt;

@@ -202,6 +202,7 @@ fn clippy() -> Result<Done> {
 
 fn test() -> Result<Done> {
     tools::need_mosquitto()?;
+    tools::need_faketime()?;
     shell::run(shell::cargo().args(["test", "--workspace"]))?;
     Ok(Done::Passed)
 }

@@ -1,0 +1,35 @@
+//! When things break: what each fault does while it lasts, and that nothing acknowledged is missing when it is over.
+//!
+//! A module is one kind of fault. A test makes the fault, sees the answer that the documents give for it, ends it, and then holds the same
+//! three things: the backlog drains, every acked reading is stored once, and predictions are those of a run without the fault.
+
+mod clock;
+
+use crate::common::http::samples;
+use crate::common::{TestServer, bits};
+use std::net::SocketAddr;
+use tidegate_protocol::Sample;
+
+/// What a stored row says of its reading and its answer, bit for bit.
+pub fn row(sample: &Sample) -> (u64, i64, Vec<u32>, Vec<u8>) {
+    let values = sample.values.iter().map(|value| value.to_bits()).collect();
+    (sample.seq, sample.ts, values, bits(&sample.output))
+}
+
+/// The rows of a device that sends `values` to a server to which nothing happens.
+pub async fn undisturbed(values: &[Vec<f32>]) -> Vec<(u64, i64, Vec<u32>, Vec<u8>)> {
+    let server = TestServer::start().await;
+    let mut device = server.device("calm").await;
+    device.stream(values, 0, values.len()).await;
+    server.samples("calm").await.iter().map(row).collect()
+}
+
+/// Every reading of `values` is stored once, with the answer that it gets where nothing happens.
+pub async fn stored_as_if_undisturbed(addr: SocketAddr, device: &str, values: &[Vec<f32>]) {
+    let stored: Vec<_> = samples(addr, device).await.iter().map(row).collect();
+    let expected = undisturbed(values).await;
+    assert_eq!(stored.len(), expected.len(), "{device}");
+    for (stored, expected) in stored.iter().zip(&expected) {
+        assert_eq!(stored, expected, "{device}");
+    }
+}
