@@ -5,9 +5,9 @@
 
 use crate::config::Config;
 use crate::http::{self, Site};
-use crate::inference::{Engine, load_zoo};
+use crate::inference::{Engine, load_zoo, quiet_steps};
 use crate::ingest::mqtt::{self, MqttStatus};
-use crate::pipeline::{Pipeline, Recorder, sweep};
+use crate::pipeline::{Pipeline, Recorder, rescue, sweep};
 use crate::push::Hub;
 use crate::store::lock::{self, DirLock};
 use crate::store::sqlite::SqliteStore;
@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tidegate_models::LoadError;
+use tidegate_models::{LoadError, Zoo};
 use tidegate_protocol::live::SystemEvent;
 use tidegate_protocol::{EndpointName, IdError};
 use tokio::net::TcpListener;
@@ -66,14 +66,23 @@ pub struct Running {
     _lock: DirLock,
 }
 
-/// Starts a server; it accepts connections when this returns.
+/// Starts a server with the models that its configuration names; it accepts connections when this returns.
 ///
 /// # Errors
 /// See [`StartError`]; nothing keeps running then.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    let zoo = load_zoo(config.models_dir.as_deref())?;
+    start_with(config, zoo).await
+}
+
+/// Starts a server with these models.
+///
+/// # Errors
+/// See [`StartError`]; nothing keeps running then.
+pub async fn start_with(config: Config, zoo: Zoo) -> Result<Running, StartError> {
     let started = Instant::now();
     let metrics = telemetry::metrics_handle()?;
-    let zoo = load_zoo(config.models_dir.as_deref())?;
+    quiet_steps();
     let lock = lock::take(&config.data_dir)?;
     let listener = TcpListener::bind(config.listen)
         .await
@@ -104,7 +113,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let writing = tokio::spawn(writer.run(flush.clone()));
     let tracker = TaskTracker::new();
     let stop = CancellationToken::new();
-    let pipeline = Arc::new(Pipeline::new(
+    let (pipeline, failing) = Pipeline::new(
         engine,
         store,
         Arc::clone(&hub),
@@ -112,7 +121,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         rates,
         config.clone(),
         high_stream,
-    ));
+    );
+    let pipeline = Arc::new(pipeline);
+    tracker.spawn(rescue(Arc::clone(&pipeline), failing, stop.clone()));
     let mqtt = config.mqtt.clone().map(|broker| {
         let status = Arc::new(MqttStatus::default());
         mqtt::open(
@@ -150,7 +161,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 }
 
 /// Makes endpoints and versions known to the store and the engine.
-async fn register(zoo: &tidegate_models::Zoo, store: &dyn Store) -> Result<Engine, StartError> {
+async fn register(zoo: &Zoo, store: &dyn Store) -> Result<Engine, StartError> {
     let mut engine = Engine::default();
     for (name, endpoint) in &zoo.endpoints {
         let name = EndpointName::new(name)?;

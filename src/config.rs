@@ -268,6 +268,12 @@ fn check_bounds(raw: &RawConfig, problems: &mut Vec<String>) {
         1,
         86_400,
     );
+    within(
+        "sessions.max_failed_steps",
+        raw.sessions.max_failed_steps.into(),
+        0,
+        1_000_000,
+    );
     within("store.queue", raw.store.queue as u64, 1_024, 10_000_000);
     within("store.max_batch", raw.store.max_batch as u64, 1, 65_536);
     within(

@@ -7,11 +7,15 @@
 mod commit;
 mod load;
 mod lookup;
+mod rescue;
 mod switch;
 
 pub use commit::{Origin, Recorder};
 pub use load::LoadSessionError;
+pub use rescue::{FailingStreams, rescue};
 pub use switch::SwitchError;
+
+use rescue::Failing;
 
 use crate::config::Config;
 use crate::inference::Engine;
@@ -27,6 +31,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 use tidegate_protocol::message::{Label, Prediction};
 use tidegate_protocol::{NackCode, ServerMessage};
+use tokio::sync::mpsc;
 
 /// Most readings under one lock.
 const STEPS_A_LOCK: usize = 32;
@@ -107,6 +112,8 @@ pub struct Pipeline {
     /// What passes.
     pub rates: Arc<Rates>,
     writer: WriterHandle<Origin>,
+    /// Streams that need another version.
+    failing: mpsc::Sender<Failing>,
     config: Config,
     next_stream: AtomicI64,
 }
@@ -120,7 +127,7 @@ enum Pause {
 }
 
 impl Pipeline {
-    /// Joins the parts. `high_stream` is the highest stream id given so far.
+    /// Joins the parts; gives the queue of [`rescue`] too. `high_stream` is the highest stream id given so far.
     pub fn new(
         engine: Engine,
         store: Arc<dyn Store>,
@@ -129,18 +136,21 @@ impl Pipeline {
         rates: Arc<Rates>,
         config: Config,
         high_stream: i64,
-    ) -> Self {
+    ) -> (Self, FailingStreams) {
         let next_stream = AtomicI64::new(high_stream + 1);
-        Self {
+        let (failing, streams) = rescue::queue();
+        let pipeline = Self {
             engine,
             store,
             hub,
             sessions: Sessions::default(),
             rates,
             writer,
+            failing,
             config,
             next_stream,
-        }
+        };
+        (pipeline, streams)
     }
 
     /// The way to the store.
@@ -204,6 +214,7 @@ impl Pipeline {
                 arrivals.push_front(*arrival);
                 return Ok(Pause::Lookup);
             }
+            self.ask_for_help(&cell, &mut session);
             if start.elapsed() > TIME_A_LOCK {
                 break;
             }
@@ -218,7 +229,7 @@ impl Pipeline {
     async fn room(
         &self,
         rows: usize,
-    ) -> Result<tokio::sync::mpsc::PermitIterator<'_, Entry<Origin>>, TakeError> {
+    ) -> Result<mpsc::PermitIterator<'_, Entry<Origin>>, TakeError> {
         if let Some(permits) = self.writer.try_reserve(rows) {
             return Ok(permits);
         }

@@ -250,7 +250,7 @@ pub enum What {
     Switch {
         /// Who serves.
         version: Arc<VersionRef>,
-        /// Why: `opened`, `pinned`.
+        /// Why: `opened`, `pinned`, `failing`.
         reason: &'static str,
         /// Position from which the new state was warmed.
         warm_from: Option<u64>,

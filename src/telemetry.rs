@@ -27,6 +27,8 @@ pub mod metric {
     pub const DUPLICATES: &str = "tidegate_duplicates_total";
     /// Steps that failed.
     pub const STEPS_FAILED: &str = "tidegate_steps_failed_total";
+    /// Streams whose steps failed again and again, by `outcome`: moved (to a version that worked), stays.
+    pub const FAILING_STREAMS: &str = "tidegate_failing_streams_total";
     /// Sessions in memory.
     pub const SESSIONS: &str = "tidegate_sessions";
     /// Time a stage takes, by `stage`: compute, push, store.

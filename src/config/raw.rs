@@ -57,6 +57,8 @@ pub struct RawSessions {
     pub max_gaps: usize,
     /// Seconds without a reading after which an MQTT device counts as offline.
     pub offline_after_s: u32,
+    /// Failed steps in a row after which a stream gets its last good version back; 0 is never.
+    pub max_failed_steps: u32,
     /// Steps dearer than this (microseconds) are reported at start as candidates for a queue.
     pub inline_below_us: u32,
 }
@@ -143,6 +145,7 @@ impl Default for RawSessions {
             snapshot_every: 256,
             max_gaps: 64,
             offline_after_s: 30,
+            max_failed_steps: 10,
             inline_below_us: 20,
         }
     }

@@ -175,7 +175,7 @@ async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Endi
         }
     };
     if let Some(pin) = &request.pin {
-        pipeline.switch(&link, pin).await.map_err(|error| {
+        pipeline.switch(&link, pin, "pinned").await.map_err(|error| {
             let mut session = link.session.lock();
             if link.generation == Some(session.generation) {
                 session.holder = None;

@@ -71,6 +71,10 @@ pub struct Session {
     gaps: Gaps,
     max_gaps: usize,
     fold: Fold,
+    /// Steps that failed since the last good one under this version.
+    failed: u32,
+    /// Whether another version was asked for since then.
+    asked_for_help: bool,
     since_snapshot: u32,
     snapshot_every: u32,
     /// Uncommitted rows by position.
@@ -105,6 +109,8 @@ impl Session {
             gaps,
             max_gaps: bounds.max_gaps,
             fold,
+            failed: 0,
+            asked_for_help: false,
             since_snapshot: 0,
             snapshot_every: bounds.snapshot_every,
             ring: VecDeque::new(),
@@ -126,6 +132,31 @@ impl Session {
     /// Who answers.
     pub fn served(&self) -> &Arc<Served> {
         self.fold.served()
+    }
+
+    /// Steps that failed one after the other, up to now and under this version.
+    pub fn failed_in_a_row(&self) -> u32 {
+        self.failed
+    }
+
+    /// Whether `most` steps failed in a row and nobody was asked for another version yet; 0 never asks.
+    pub fn needs_help(&self, most: u32) -> bool {
+        most > 0 && self.failed >= most && !self.asked_for_help
+    }
+
+    /// Notes that another version was asked for, or that the asking came to nothing.
+    pub fn set_asked_for_help(&mut self, asked: bool) {
+        self.asked_for_help = asked;
+    }
+
+    /// Rows behind `pos`, all of them still pending; `None` when some of them are in the store only.
+    pub fn pending_after(&self, pos: u64) -> Option<impl Iterator<Item = &What>> {
+        let first = self
+            .ring
+            .front()
+            .map_or(self.marks.pos + 1, |(pos, _)| *pos);
+        let known = self.ring.iter().filter(move |(at, _)| *at > pos);
+        (first <= pos + 1).then(|| known.map(|(_, what)| what))
     }
 
     /// What to do with a reading.
@@ -158,6 +189,8 @@ impl Session {
     /// Puts another version in place, warmed from `warm_from`; its row commits before its first prediction.
     pub fn switch(&mut self, fold: Fold, reason: &'static str, warm_from: Option<u64>) -> Row {
         self.fold = fold;
+        self.failed = 0;
+        self.asked_for_help = false;
         self.switch_row(reason, warm_from)
     }
 
@@ -210,6 +243,7 @@ impl Session {
     ) -> Row {
         let gaps = self.consume(numbers, seq, gap);
         let output = self.fold.step(&reading.values, reading.ts);
+        self.count_failures(&output);
         self.marks.last_ts = self.fold.last_ts();
         let snapshot = self.snapshot_if_due();
         let sample = self.sample(seq, reading, output, since);
@@ -328,6 +362,15 @@ impl Session {
         let (from, to) = gap?;
         self.gaps.open(from, to, self.max_gaps);
         Some(self.gaps.ranges().to_vec())
+    }
+
+    fn count_failures(&mut self, output: &Output) {
+        if matches!(output, Output::Failed(_)) {
+            self.failed = self.failed.saturating_add(1);
+        } else {
+            self.failed = 0;
+            self.asked_for_help = false;
+        }
     }
 
     fn sample(&self, seq: u64, reading: Checked, output: Output, since: Instant) -> SampleRow {

@@ -83,6 +83,15 @@ pub struct LoggedReading {
     pub folded: bool,
 }
 
+/// A version that was put in place on a stream, as read back.
+#[derive(Debug, Clone)]
+pub struct StoredSwitch {
+    /// Which one.
+    pub version_id: i64,
+    /// Why.
+    pub reason: String,
+}
+
 /// What is known of one number.
 #[derive(Debug, Clone)]
 pub enum Known {
@@ -214,6 +223,9 @@ pub trait Store: Send + Sync + 'static {
         pos: u64,
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<LoggedReading>>>;
+
+    /// Versions that were put in place on a stream, newest first, at most `limit`.
+    fn switches(&self, stream: i64, limit: u32) -> BoxFuture<'_, Result<Vec<StoredSwitch>>>;
 
     /// Position of the newest reset of a stream, 0 when there was none.
     fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<u64>>;

@@ -9,7 +9,7 @@ mod read;
 
 use super::{
     DeviceRow, Known, LoggedReading, Result, SampleQuery, Store, StoreError, StoredSample,
-    StoredStream,
+    StoredStream, StoredSwitch,
 };
 use crate::stream::{Marks, Numbering, Row, Snapshot, StreamKey, What, now_ms};
 use futures_util::future::BoxFuture;
@@ -146,6 +146,10 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<LoggedReading>>> {
         Box::pin(read::log_after(&self.readers, stream, pos, limit))
+    }
+
+    fn switches(&self, stream: i64, limit: u32) -> BoxFuture<'_, Result<Vec<StoredSwitch>>> {
+        Box::pin(read::switches(&self.readers, stream, limit))
     }
 
     fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<u64>> {

@@ -3,7 +3,7 @@
 use super::numbering_of;
 use crate::store::{
     DeviceRow, Known, LoggedReading, Result, SampleQuery, StoreError, StoredSample, StoredSnapshot,
-    StoredStream,
+    StoredStream, StoredSwitch,
 };
 use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_bytes};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
@@ -122,6 +122,22 @@ pub async fn log_after(
             })
         })
         .collect()
+}
+
+/// Versions that were put in place on a stream, newest first.
+pub async fn switches(pool: &SqlitePool, stream: i64, limit: u32) -> Result<Vec<StoredSwitch>> {
+    let rows = sqlx::query(
+        "SELECT version_id, reason FROM stream_log WHERE stream_id = ? AND kind = 1 ORDER BY pos DESC LIMIT ?",
+    )
+    .bind(stream)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let switch = |row: &SqliteRow| StoredSwitch {
+        version_id: row.get(0),
+        reason: row.get(1),
+    };
+    Ok(rows.iter().map(switch).collect())
 }
 
 /// What is known of one number: the sample if it was taken, else the refusal that consumed it.

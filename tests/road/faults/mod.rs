@@ -4,6 +4,8 @@
 //! three things: the backlog drains, every acked reading is stored once, and predictions are those of a run without the fault.
 
 mod clock;
+mod lock;
+mod steps;
 
 use crate::common::http::samples;
 use crate::common::{TestServer, bits};
