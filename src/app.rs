@@ -6,7 +6,7 @@
 use crate::config::Config;
 use crate::http::{self, Site};
 use crate::inference::{Engine, load_zoo, quiet_steps};
-use crate::ingest::mqtt::{self, MqttStatus};
+use crate::ingest::mqtt::{self, MqttStatus, Stopping};
 use crate::pipeline::{Pipeline, Recorder, rescue, sweep};
 use crate::push::Hub;
 use crate::store::lock::{self, DirLock};
@@ -112,7 +112,7 @@ pub async fn start_with(config: Config, zoo: Zoo) -> Result<Running, StartError>
     let flush = CancellationToken::new();
     let writing = tokio::spawn(writer.run(flush.clone()));
     let tracker = TaskTracker::new();
-    let stop = CancellationToken::new();
+    let (stop, overdue) = (CancellationToken::new(), CancellationToken::new());
     let (pipeline, failing) = Pipeline::new(
         engine,
         store,
@@ -131,7 +131,10 @@ pub async fn start_with(config: Config, zoo: Zoo) -> Result<Running, StartError>
             Arc::clone(&pipeline),
             Arc::clone(&status),
             &tracker,
-            stop.clone(),
+            Stopping {
+                stop: stop.clone(),
+                overdue: overdue.clone(),
+            },
         );
         status
     });
@@ -140,6 +143,7 @@ pub async fn start_with(config: Config, zoo: Zoo) -> Result<Running, StartError>
         sockets: Arc::new(Semaphore::new(config.connections.max)),
         tracker,
         stop,
+        overdue,
         ready: AtomicBool::new(true),
         metrics,
         mqtt,

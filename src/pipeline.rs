@@ -23,7 +23,7 @@ use crate::push::{Hub, Outbox};
 use crate::session::{Admission, Checked, Numbers, Session, SessionCell, Sessions};
 use crate::store::writer::{Entry, WriterHandle};
 use crate::store::{Store, StoreError};
-use crate::stream::{Row, SampleRow, What};
+use crate::stream::{PublishMark, Row, SampleRow, What};
 use crate::telemetry::{Rates, metric};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -49,8 +49,17 @@ pub struct Arrival {
     pub received_at: i64,
     /// For the latency.
     pub since: Instant,
-    /// The publish it came in, on its last reading (MQTT).
-    pub receipt: Option<u64>,
+    /// What it owes the publish it came in (MQTT).
+    pub receipt: Option<Receipt>,
+}
+
+/// What an arrival owes the publish that it came in.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// The publish's number, on its last arrival: told once that is durable.
+    pub number: Option<u64>,
+    /// Stored with the arrival's row, where nothing else tells a redelivery.
+    pub mark: Option<PublishMark>,
 }
 
 /// What an arrival says.
@@ -204,7 +213,7 @@ impl Pipeline {
         check_hold(&session, link)?;
         let mut record = |row: Row, origin: Origin| {
             let permit = permits.next().expect("room for every row was reserved");
-            permit.send(Entry { row, owner: origin });
+            permit.send(origin.entry(row));
         };
         for _ in 0..STEPS_A_LOCK {
             let Some(arrival) = arrivals.pop_front() else {

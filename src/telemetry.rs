@@ -59,8 +59,14 @@ pub mod metric {
     pub const MQTT_CONNECTED: &str = "tidegate_mqtt_connected";
     /// Publishes received and not acknowledged yet.
     pub const MQTT_INFLIGHT: &str = "tidegate_mqtt_inflight";
-    /// Answers waiting for the broker.
+    /// Streams with answers that wait to be said to the broker.
     pub const MQTT_OUTBOX: &str = "tidegate_mqtt_outbox";
+    /// Answers that were given to the broker's client and have not left.
+    pub const MQTT_ANSWERS: &str = "tidegate_mqtt_answers";
+    /// Streams that the MQTT door remembers.
+    pub const MQTT_STREAMS: &str = "tidegate_mqtt_streams";
+    /// Publishes that the broker delivered again and that were taken before.
+    pub const MQTT_REDELIVERED: &str = "tidegate_mqtt_redelivered_total";
     /// Answers left out because the broker took them too slowly.
     pub const MQTT_DROPPED: &str = "tidegate_mqtt_dropped_total";
     /// Times the broker was lost.

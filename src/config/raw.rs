@@ -101,8 +101,14 @@ pub struct RawMqtt {
     pub node: String,
     /// Publishes that may be unacknowledged at once.
     pub receive_maximum: u16,
-    /// Answers that may wait for the broker before the oldest predictions go (counted).
+    /// Answers that may wait for the broker.
     pub outbox: usize,
+    /// Seconds that an answer may wait for a broker that takes none, before answers are left out (counted).
+    pub answer_wait_s: u32,
+    /// Seconds between two signs of life to the broker; one that answers none of them is left and tried again.
+    pub keep_alive_s: u32,
+    /// Streams that the door remembers.
+    pub streams: usize,
     /// Shared subscription group; only with a broker that hashes by topic.
     pub share: Option<String>,
     /// Whether the broker gives each topic of a shared group to one consumer.
@@ -180,6 +186,9 @@ impl Default for RawMqtt {
             node: "tidegate".into(),
             receive_maximum: 1_024,
             outbox: 16_384,
+            answer_wait_s: 2,
+            keep_alive_s: 30,
+            streams: 100_000,
             share: None,
             share_hashes_by_topic: false,
         }

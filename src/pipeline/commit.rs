@@ -6,7 +6,7 @@ use super::{Arrival, Arrived, Link, prediction};
 use crate::push::{Hub, Outbox};
 use crate::session::SessionCell;
 use crate::store::writer::{CommitSink, Entry};
-use crate::stream::{Flags, Row, SampleRow, What};
+use crate::stream::{Flags, PublishMark, Row, SampleRow, What};
 use crate::telemetry::{Rates, metric};
 use std::sync::Arc;
 use tidegate_protocol::message::{FeedbackStored, Gap, Nack, ResetDone};
@@ -27,6 +27,8 @@ pub struct Origin {
     pub receipt: Option<u64>,
     /// The sender's mark of a feedback.
     pub reference: Option<u64>,
+    /// On its way into the row.
+    pub(super) mark: Option<PublishMark>,
 }
 
 impl Origin {
@@ -39,6 +41,7 @@ impl Origin {
             gap: None,
             receipt: None,
             reference: None,
+            mark: None,
         }
     }
 
@@ -48,11 +51,19 @@ impl Origin {
             Arrived::Feedback(_, reference) => *reference,
             _ => None,
         };
+        let receipt = arrival.receipt.as_ref();
         Self {
-            receipt: arrival.receipt,
+            receipt: receipt.and_then(|receipt| receipt.number),
+            mark: receipt.and_then(|receipt| receipt.mark.clone()),
             reference,
             ..Self::silent(link)
         }
+    }
+
+    /// The row for the writer's queue.
+    pub(super) fn entry(mut self, mut row: Row) -> Entry<Self> {
+        row.mark = self.mark.take();
+        Entry { row, owner: self }
     }
 }
 

@@ -3,12 +3,12 @@
 //! The new version is calibrated on the readings that the stream was calibrated on (the first ones after its start or last
 //! reset), then folded over its last `memory` readings, then over what came meanwhile: from the store, and the rows still on their
 //! way from the session. The last few are folded under the session's lock, where the switch row is recorded, so that it stands
-//! right behind them and before the first reading of the new version. The old version serves until then; nothing waits for it.
+//! right behind them and before the first reading of the new version. The row says from where the folding went on behind the
+//! calibration, so that anyone can repeat it. The old version serves until then; nothing waits for it.
 
 use super::{Link, Origin, Pipeline, STEPS_A_LOCK, TakeError, check_hold};
 use crate::inference::{Fold, Served};
 use crate::store::StoreError;
-use crate::store::writer::Entry;
 use crate::stream::{What, is_folded};
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ struct Warm {
     fold: Fold,
     /// It has folded the stream's log up to here.
     at: u64,
-    /// Where the folding began.
+    /// Behind here every reading was folded; before it only those of the calibration.
     from: u64,
 }
 
@@ -90,17 +90,17 @@ impl Pipeline {
         if at == 0 {
             return Ok(Warm { fold, at, from: 0 });
         }
-        let manifest = &wanted.version.manifest;
-        let from = self.store.last_reset(stream).await?;
-        let calibrated = self
-            .store
-            .nth_folded(stream, from, manifest.calibration)
+        let (manifest, store) = (&wanted.version.manifest, &self.store);
+        let begin = store.last_reset(stream).await?;
+        let calibrated = store
+            .nth_folded(stream, begin, manifest.calibration)
             .await?
             .map_or(at, |calibrated| calibrated.min(at));
-        self.fold_log(&mut fold, stream, from, calibrated).await?;
-        let recent = at.saturating_sub(manifest.memory.into()).max(calibrated);
-        if recent < at {
-            self.fold_log(&mut fold, stream, recent, at).await?;
+        self.fold_log(&mut fold, stream, begin, calibrated).await?;
+        let oldest = store.nth_newest(stream, at, manifest.memory).await?;
+        let from = oldest.map_or(0, |oldest| oldest - 1).max(calibrated);
+        if from < at {
+            self.fold_log(&mut fold, stream, from, at).await?;
         }
         Ok(Warm { fold, at, from })
     }
@@ -134,8 +134,7 @@ impl Pipeline {
         };
         if let Some(permit) = permits.next() {
             let row = session.switch(warm.fold.clone(), reason, from);
-            let owner = Origin::silent(link);
-            permit.send(Entry { row, owner });
+            permit.send(Origin::silent(link).entry(row));
         }
         Ok(Left::Nothing)
     }

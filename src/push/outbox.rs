@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tidegate_protocol::message::{Ack, ServerError};
 use tidegate_protocol::{CloseCode, ErrorCode, ServerMessage};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 /// Messages that may wait for one device.
@@ -19,8 +20,9 @@ pub const OUTBOX_MESSAGES: usize = 8_192;
 pub enum Wake {
     /// One task waits for this outbox alone.
     Task(Notify),
-    /// One task serves the outboxes of many streams; its queue holds each at most once, so it never fills.
-    Shared(StreamKey, mpsc::UnboundedSender<Arc<Outbox>>),
+    /// One task serves the outboxes of many streams. Each stands in its queue at most once, and there are no more of them than the
+    /// queue has places, so it never fills.
+    Shared(StreamKey, mpsc::Sender<Arc<Outbox>>),
 }
 
 /// Why a connection ends.
@@ -82,7 +84,7 @@ impl Outbox {
     }
 
     /// An outbox that a shared task empties.
-    pub fn for_shared(stream: StreamKey, ready: mpsc::UnboundedSender<Arc<Outbox>>) -> Arc<Self> {
+    pub fn for_shared(stream: StreamKey, ready: mpsc::Sender<Arc<Outbox>>) -> Arc<Self> {
         Self::new(Wake::Shared(stream, ready), None, false)
     }
 
@@ -165,10 +167,18 @@ impl Outbox {
         drop(waiting);
         match &self.wake {
             Wake::Task(notify) if !was_listed => notify.notify_one(),
-            // The receiver is gone only when the server has stopped.
-            Wake::Shared(_, ready) if !was_listed => drop(ready.send(Arc::clone(self))),
+            Wake::Shared(_, ready) if !was_listed => {
+                // The receiver is gone only when the server has stopped.
+                let listed = ready.try_send(Arc::clone(self));
+                debug_assert!(!matches!(listed, Err(TrySendError::Full(_))), "see `Wake`");
+            }
             _ => {}
         }
+    }
+
+    /// Whether nothing waits in it, and nobody but the caller could put anything in.
+    pub fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && !self.waiting.lock().listed
     }
 
     /// Takes everything out by swapping with an empty `into`.

@@ -437,6 +437,7 @@ impl Session {
             what,
             gaps: None,
             snapshot: None,
+            mark: None,
         }
     }
 }

@@ -8,7 +8,7 @@ pub mod lock;
 pub mod sqlite;
 pub mod writer;
 
-use crate::stream::{Marks, RefusalRow, Row, StreamKey, StreamRef};
+use crate::stream::{Marks, PublishMark, RefusalRow, Row, StreamKey, StreamRef};
 use futures_util::future::BoxFuture;
 use tidegate_protocol::{EndpointName, Output};
 
@@ -90,6 +90,15 @@ pub struct StoredSwitch {
     pub version_id: i64,
     /// Why.
     pub reason: String,
+}
+
+/// Publishes of the broker that were taken and may be delivered again, as read back.
+#[derive(Debug, Clone)]
+pub struct StoredReceipts {
+    /// The broker's session; 0 is the first.
+    pub session: u64,
+    /// How far they are taken. Those of other sessions only tell which places are used.
+    pub marks: Vec<PublishMark>,
 }
 
 /// What is known of one number.
@@ -233,6 +242,9 @@ pub trait Store: Send + Sync + 'static {
     /// Position of the `n`-th reading behind `pos`; `None` when there are fewer.
     fn nth_folded(&self, stream: i64, pos: u64, n: u32) -> BoxFuture<'_, Result<Option<u64>>>;
 
+    /// Position of the `n`-th newest reading up to `pos`, behind it for none; `None` when there are fewer.
+    fn nth_newest(&self, stream: i64, pos: u64, n: u32) -> BoxFuture<'_, Result<Option<u64>>>;
+
     /// What is known of one number.
     fn find(&self, stream: i64, epoch: u64, seq: u64) -> BoxFuture<'_, Result<Option<Known>>>;
 
@@ -263,6 +275,12 @@ pub trait Store: Send + Sync + 'static {
         revision: u32,
         manifest: &'a str,
     ) -> BoxFuture<'a, Result<()>>;
+
+    /// What is kept of the publishes that came to a client of the broker, in the order of their places.
+    fn receipts<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<StoredReceipts>>;
+
+    /// The broker has begun another session with a client: its number. What was kept of earlier ones is forgotten.
+    fn renew_session<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<u64>>;
 
     /// Closes the database after the last commit.
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -6,10 +6,11 @@
 
 mod bulk;
 mod read;
+mod receipts;
 
 use super::{
-    DeviceRow, Known, LoggedReading, Result, SampleQuery, Store, StoreError, StoredSample,
-    StoredStream, StoredSwitch,
+    DeviceRow, Known, LoggedReading, Result, SampleQuery, Store, StoreError, StoredReceipts,
+    StoredSample, StoredStream, StoredSwitch,
 };
 use crate::stream::{Marks, Numbering, Row, Snapshot, StreamKey, What, now_ms};
 use futures_util::future::BoxFuture;
@@ -182,6 +183,23 @@ impl Store for SqliteStore {
         })
     }
 
+    fn nth_newest(&self, stream: i64, pos: u64, n: u32) -> BoxFuture<'_, Result<Option<u64>>> {
+        Box::pin(async move {
+            let Some(skip) = n.checked_sub(1) else {
+                return Ok(Some(pos + 1));
+            };
+            let row = sqlx::query(
+                "SELECT pos FROM samples WHERE stream_id = ? AND pos <= ? AND flags & 8 = 0 ORDER BY id DESC LIMIT 1 OFFSET ?",
+            )
+            .bind(stream)
+            .bind(signed(pos))
+            .bind(skip)
+            .fetch_optional(&self.readers)
+            .await?;
+            Ok(row.map(|row| read::number(&row, 0)))
+        })
+    }
+
     fn find(&self, stream: i64, epoch: u64, seq: u64) -> BoxFuture<'_, Result<Option<Known>>> {
         Box::pin(read::find(&self.readers, stream, epoch, seq))
     }
@@ -260,6 +278,17 @@ impl Store for SqliteStore {
         })
     }
 
+    fn receipts<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<StoredReceipts>> {
+        Box::pin(receipts::read(&self.readers, client))
+    }
+
+    fn renew_session<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            receipts::renew(writer.as_mut().ok_or_else(closed)?, client).await
+        })
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.readers.close().await;
@@ -286,7 +315,7 @@ async fn write_rows(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<
     for row in rows {
         write_extras(connection, row).await?;
     }
-    Ok(())
+    receipts::write(connection, rows).await
 }
 
 /// Compare-and-set of every stream in the batch; a stream whose first row is at position 1 is new.

@@ -4,7 +4,9 @@
 //! three things: the backlog drains, every acked reading is stored once, and predictions are those of a run without the fault.
 
 mod clock;
+mod gate;
 mod lock;
+mod redelivery;
 mod steps;
 
 use crate::common::http::samples;
