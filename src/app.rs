@@ -3,6 +3,8 @@
 //! The only file that knows everyone. Start: lock, database, models, port; each failure says in one line what to do. Stop: not ready,
 //! stop accepting, finish what was taken, commit, ack, close 4001, close the database; within the drain deadline.
 
+mod drain;
+
 use crate::config::Config;
 use crate::http::{self, Site};
 use crate::inference::{Engine, load_zoo, quiet_steps};
@@ -18,7 +20,7 @@ use axum::serve::ListenerExt;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tidegate_models::{LoadError, Zoo};
 use tidegate_protocol::live::SystemEvent;
@@ -280,33 +282,6 @@ impl Running {
             self.addr.ip().to_string()
         };
         format!("http://{ip}:{}/", self.addr.port())
-    }
-
-    /// Stops in order; true when everything that was taken is committed and every peer was told.
-    pub async fn stop(self) -> bool {
-        tracing::info!("stopping");
-        self.site.ready.store(false, Ordering::Relaxed);
-        self.site.stop.cancel();
-        self.site.tracker.close();
-        let deadline = Instant::now() + self.drain + Duration::from_secs(3);
-        let told = tokio::time::timeout_at(deadline, self.site.tracker.wait())
-            .await
-            .is_ok();
-        self.flush.cancel();
-        // Its own time: peers that used up theirs must not cost a commit.
-        let committed = tokio::time::timeout(self.drain, self.writing).await.is_ok();
-        self.serving.abort();
-        self.site.pipeline.store.close().await;
-        if told && committed {
-            tracing::info!("stopped");
-        } else {
-            tracing::error!(
-                told,
-                committed,
-                "stopped before everything was finished: devices send again what was not acked"
-            );
-        }
-        told && committed
     }
 }
 

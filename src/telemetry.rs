@@ -123,6 +123,7 @@ pub struct Rates {
     readings: AtomicU64,
     predictions: AtomicU64,
     committed: AtomicU64,
+    unacked: AtomicU64,
 }
 
 impl Rates {
@@ -142,6 +143,16 @@ impl Rates {
     pub fn committed(&self, count: usize) {
         self.committed.fetch_add(count as u64, Ordering::Relaxed);
         metrics::counter!(metric::COMMITTED).increment(count as u64);
+    }
+
+    /// A connection was closed by a stop before these readings were acked.
+    pub fn leave_unacked(&self, count: u64) {
+        self.unacked.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Readings that a stop left without an ack.
+    pub fn unacked(&self) -> u64 {
+        self.unacked.load(Ordering::Relaxed)
     }
 
     /// Readings, predictions and committed readings since the start.

@@ -359,6 +359,7 @@ impl Stream {
             }
         }
         self.replies.clear();
+        self.link.outbox.pay(&self.drained);
         metrics::histogram!(metric::STAGE_SECONDS, "stage" => "push")
             .record(start.elapsed().as_secs_f64());
         match self.drained.closing.take() {
@@ -386,6 +387,9 @@ impl Stream {
                 .await
                 .is_err()
             {
+                let pending = self.link.session.lock().pending_readings();
+                let left = pending + self.link.outbox.owed();
+                self.pipeline.rates.leave_unacked(left);
                 let message = "the server is stopping before everything was committed: send what is not acked again";
                 return Ending::close(CloseCode::ShuttingDown, ErrorCode::ShuttingDown, message);
             }

@@ -130,6 +130,7 @@ impl Recorder {
             row,
             &owner.outbox,
             Said {
+                is_first: true,
                 gap: owner.gap,
                 receipt: owner.receipt,
                 reference: owner.reference,
@@ -150,7 +151,7 @@ impl Recorder {
             && owner.exclusive
             && !Arc::ptr_eq(holder, &owner.outbox)
         {
-            ack(row, holder, None);
+            ack(row, holder, None, false);
         }
     }
 
@@ -178,6 +179,8 @@ impl Recorder {
 /// What a door hears beside the row itself.
 #[derive(Debug, Clone, Copy, Default)]
 struct Said {
+    /// The reading came through this door first; others hear of it because it came again.
+    is_first: bool,
     gap: Option<(u64, u64)>,
     receipt: Option<u64>,
     reference: Option<u64>,
@@ -195,7 +198,7 @@ fn answer(row: &Row, outbox: &Arc<Outbox>, said: Said) {
                 outbox.say(ServerMessage::Prediction(prediction(sample, outbox)));
             }
             let late = sample.flags.has(Flags::LATE).then_some(sample.seq);
-            ack(row, outbox, late);
+            ack(row, outbox, late, said.is_first);
         }
         What::Refusal(refusal) => {
             outbox.say(ServerMessage::Nack(Nack {
@@ -205,7 +208,7 @@ fn answer(row: &Row, outbox: &Arc<Outbox>, said: Said) {
                 message: refusal.message.clone(),
             }));
             if refusal.consumed {
-                ack(row, outbox, None);
+                ack(row, outbox, None, said.is_first);
             }
         }
         What::Feedback { epoch, seq, .. } => outbox.say(ServerMessage::Feedback(FeedbackStored {
@@ -223,8 +226,11 @@ fn answer(row: &Row, outbox: &Arc<Outbox>, said: Said) {
     }
 }
 
-fn ack(row: &Row, outbox: &Arc<Outbox>, late: Option<u64>) {
-    if let Some(high) = row.after.high_water {
-        outbox.ack(row.after.epoch, high, late);
+fn ack(row: &Row, outbox: &Arc<Outbox>, late: Option<u64>, is_first: bool) {
+    let epoch = row.after.epoch;
+    match row.after.high_water {
+        Some(high) if is_first => outbox.ack_reading(epoch, high, late),
+        Some(high) => outbox.ack(epoch, high, late),
+        None => {}
     }
 }

@@ -129,6 +129,13 @@ impl Session {
         self.ring.len()
     }
 
+    /// Readings on their way to the store.
+    pub fn pending_readings(&self) -> u64 {
+        let is_reading =
+            |(_, what): &&(u64, What)| matches!(what, What::Sample(_) | What::Refusal(_));
+        self.ring.iter().filter(is_reading).count() as u64
+    }
+
     /// Who answers.
     pub fn served(&self) -> &Arc<Served> {
         self.fold.served()

@@ -131,6 +131,7 @@ async fn say_all(door: Arc<Door>, mut outboxes: mpsc::Receiver<Arc<Outbox>>) {
         outbox.drain(&mut drained);
         if let Some(key) = outbox.stream() {
             voice.say_drained(key, &mut drained).await;
+            outbox.pay(&drained);
         }
         settle(&door, &mut drained);
     }

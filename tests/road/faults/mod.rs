@@ -4,6 +4,7 @@
 //! three things: the backlog drains, every acked reading is stored once, and predictions are those of a run without the fault.
 
 mod clock;
+mod drain;
 mod gate;
 mod lock;
 mod redelivery;
