@@ -65,6 +65,8 @@ pub mod metric {
     pub const MQTT_ANSWERS: &str = "tidegate_mqtt_answers";
     /// Streams that the MQTT door remembers.
     pub const MQTT_STREAMS: &str = "tidegate_mqtt_streams";
+    /// Times that the broker was not read because it had sent more than it was allowed and the queue was full.
+    pub const MQTT_HELD_BACK: &str = "tidegate_mqtt_held_back_total";
     /// Publishes that the broker delivered again and that were taken before.
     pub const MQTT_REDELIVERED: &str = "tidegate_mqtt_redelivered_total";
     /// Answers left out because the broker took them too slowly.

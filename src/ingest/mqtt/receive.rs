@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidegate_protocol::topic;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::task::TaskTracker;
 
 /// A broker that allows fewer messages in flight slows everyone down.
@@ -55,7 +56,9 @@ async fn poll(door: Arc<Door>, mut events: EventLoop, sender: mpsc::Sender<Recei
                 door.status.set(receiving, true);
                 greet(&door, &connack);
             }
-            Ok(Event::Incoming(Packet::Publish(publish))) => hand_over(&door, publish, &sender),
+            Ok(Event::Incoming(Packet::Publish(publish))) => {
+                hand_over(&door, publish, &sender).await;
+            }
             Ok(Event::Outgoing(Outgoing::PubAck(_))) => door.settle(|window| window.left()),
             Ok(Event::Outgoing(Outgoing::Disconnect)) => {
                 hang_up(&mut events).await;
@@ -115,21 +118,29 @@ fn greet(door: &Door, connack: &ConnAck) {
     }
 }
 
-/// The queue holds more than the receive maximum, so only unacknowledgeable publishes (QoS 0) can find it full; those are counted.
-fn hand_over(door: &Door, publish: Publish, sender: &mpsc::Sender<Received>) {
+/// The queue holds more than the receive maximum. Publishes of QoS 0 can find it full all the same, and are left out and counted; so can
+/// those of a broker that does not keep to the maximum (Mosquitto 2.0.11), and for them the broker is not read until there is room.
+async fn hand_over(door: &Door, publish: Publish, sender: &mpsc::Sender<Received>) {
     if door.is_stopping() {
         return;
     }
     let generation = door.window.lock().generation();
-    if sender
-        .try_send(Received {
-            publish,
-            generation,
-        })
-        .is_err()
-    {
+    let received = Received {
+        publish,
+        generation,
+    };
+    let Err(TrySendError::Full(received)) = sender.try_send(received) else {
+        return;
+    };
+    if received.publish.qos == QoS::AtMostOnce {
         metrics::counter!(metric::MQTT_DROPPED, "what" => "reading").increment(1);
-        tracing::warn!("a publish found the queue full: it stays unacknowledged");
+        return;
+    }
+    metrics::counter!(metric::MQTT_HELD_BACK).increment(1);
+    tokio::select! {
+        // The receiver is gone only when the server stops; then the publish stays at the broker.
+        _ = sender.send(received) => {}
+        () = door.stopping.stop.cancelled() => {}
     }
 }
 
@@ -154,11 +165,14 @@ async fn acknowledge(door: Arc<Door>) {
 
 fn release(door: &Door) {
     let mut window = door.window.lock();
-    while let Some(publish) = window.release() {
-        // The client's queue holds more than the receive maximum; it is full only when the broker is gone, and then
-        // the broker delivers the publish again.
-        let queued = door.input.try_ack(&publish);
-        if publish.qos == QoS::AtMostOnce || queued.is_err() {
+    while let Some(publish) = window.due() {
+        let needs_none = publish.qos == QoS::AtMostOnce;
+        // A full queue: what leaves it wakes us again, and a connection that is lost drops what is due.
+        if door.input.try_ack(publish).is_err() {
+            return;
+        }
+        window.release();
+        if needs_none {
             window.left();
         }
     }

@@ -76,24 +76,26 @@ impl<P> AckWindow<P> {
         self.waiting.get_mut(place)
     }
 
-    /// The next publish to acknowledge, if the oldest is done.
-    pub fn release(&mut self) -> Option<P> {
-        loop {
-            let front = self.waiting.front()?;
-            let is_stale = front.generation != self.generation || front.abandoned;
-            if !front.done && !is_stale {
-                return None;
-            }
+    /// The next publish to acknowledge, if the oldest is done. It stays until it is released.
+    pub fn due(&mut self) -> Option<&P> {
+        let generation = self.generation;
+        let is_stale = |front: &Waiting<P>| front.generation != generation || front.abandoned;
+        while self.waiting.pop_front_if(|front| is_stale(front)).is_some() {
             self.first += 1;
-            let waiting = self.waiting.pop_front()?;
-            if !is_stale {
-                self.leaving += 1;
-                return Some(waiting.publish);
-            }
+        }
+        let front = self.waiting.front()?;
+        front.done.then_some(&front.publish)
+    }
+
+    /// The publish that was due is on its way to be acknowledged.
+    pub fn release(&mut self) {
+        if self.waiting.pop_front().is_some() {
+            self.first += 1;
+            self.leaving += 1;
         }
     }
 
-    /// An acknowledgement that was released has left, or never will.
+    /// An acknowledgement that was released has left, or needs none.
     pub fn left(&mut self) {
         self.leaving = self.leaving.saturating_sub(1);
     }
@@ -109,7 +111,12 @@ mod tests {
     use super::*;
 
     fn release_all(window: &mut AckWindow<&'static str>) -> Vec<&'static str> {
-        std::iter::from_fn(|| window.release()).collect()
+        let next = || {
+            let publish = *window.due()?;
+            window.release();
+            Some(publish)
+        };
+        std::iter::from_fn(next).collect()
     }
 
     #[test]
@@ -137,6 +144,18 @@ mod tests {
         // What has not left with its connection never will.
         window.reconnected();
         assert_eq!(window.len(), 0);
+    }
+
+    #[test]
+    fn a_publish_is_due_until_it_is_released() {
+        let mut window = AckWindow::default();
+        let only = window.push("only", 0);
+        assert_eq!(window.due(), None);
+        window.done(only);
+        assert_eq!(window.due(), Some(&"only"));
+        assert_eq!(window.due(), Some(&"only"));
+        window.release();
+        assert_eq!(window.due(), None);
     }
 
     #[test]
