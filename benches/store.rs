@@ -208,6 +208,7 @@ fn made_row(stream: &Arc<StreamRef>, seq: u64, version: &Arc<VersionRef>) -> Row
         what: What::Sample(Arc::new(sample)),
         gaps: None,
         snapshot,
+        mark: None,
     }
 }
 

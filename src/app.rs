@@ -3,25 +3,26 @@
 //! The only file that knows everyone. Start: models, port, database; each failure says in one line what to do. Stop: not ready,
 //! stop accepting, finish what was taken, commit, ack, close 4001, close the database; within the drain deadline.
 
+mod drain;
+
 use crate::config::Config;
 use crate::http::{self, Site};
-use crate::inference::{Engine, load_zoo};
-use crate::ingest::mqtt::{self, MqttStatus};
-use crate::pipeline::{Pipeline, Recorder, sweep};
+use crate::inference::{Engine, load_zoo, quiet_steps};
+use crate::ingest::mqtt::{self, MqttStatus, Stopping};
+use crate::pipeline::{Pipeline, Recorder, rescue, sweep};
 use crate::push::Hub;
 use crate::store::lock::FileLock;
 use crate::store::writer::writer;
 use crate::store::{self, Store, StoreError};
-use crate::stream::now_ms;
 use crate::telemetry::{self, Rates};
 use crate::upkeep::{Gatherer, Keeper};
 use axum::serve::ListenerExt;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tidegate_models::LoadError;
+use tidegate_models::{LoadError, Zoo};
 use tidegate_protocol::live::SystemEvent;
 use tidegate_protocol::{EndpointName, IdError};
 use tokio::net::TcpListener;
@@ -72,14 +73,23 @@ pub struct Running {
     _lock: Option<FileLock>,
 }
 
-/// Starts a server; it accepts connections when this returns.
+/// Starts a server with the models that its configuration names; it accepts connections when this returns.
 ///
 /// # Errors
 /// See [`StartError`]; nothing keeps running then.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    let zoo = load_zoo(config.models_dir.as_deref())?;
+    start_with(config, zoo).await
+}
+
+/// Starts a server with these models.
+///
+/// # Errors
+/// See [`StartError`]; nothing keeps running then.
+pub async fn start_with(config: Config, zoo: Zoo) -> Result<Running, StartError> {
     let started = Instant::now();
     let metrics = telemetry::metrics_handle()?;
-    let zoo = load_zoo(config.models_dir.as_deref())?;
+    quiet_steps();
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| StartError::Listen(config.listen, error))?;
@@ -109,7 +119,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let flush = CancellationToken::new();
     let writing = tokio::spawn(writer.run(flush.clone()));
     let tracker = TaskTracker::new();
-    let stop = CancellationToken::new();
+    let (stop, overdue) = (CancellationToken::new(), CancellationToken::new());
     let keeper = Keeper {
         store: Arc::clone(&store),
         keep: config.store.keep,
@@ -117,9 +127,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         rolled_up: gatherer.stored(),
         calibration: engine.longest_calibration(),
     };
-    tracker.spawn(gatherer.run(stop.clone()));
-    tracker.spawn(keeper.run(stop.clone()));
-    let pipeline = Arc::new(Pipeline::new(
+    // Not tracked: no peer waits for them, and a store that hangs must not hold up a stop. What they leave is made up for at the next start.
+    tokio::spawn(gatherer.run(stop.clone()));
+    tokio::spawn(keeper.run(stop.clone()));
+    let (pipeline, failing) = Pipeline::new(
         engine,
         store,
         Arc::clone(&hub),
@@ -127,7 +138,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         rates,
         config.clone(),
         high_stream,
-    ));
+    );
+    let pipeline = Arc::new(pipeline);
+    tracker.spawn(rescue(Arc::clone(&pipeline), failing, stop.clone()));
     let mqtt = config.mqtt.clone().map(|broker| {
         let status = Arc::new(MqttStatus::default());
         mqtt::open(
@@ -135,7 +148,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             Arc::clone(&pipeline),
             Arc::clone(&status),
             &tracker,
-            stop.clone(),
+            Stopping {
+                stop: stop.clone(),
+                overdue: overdue.clone(),
+            },
         );
         status
     });
@@ -144,6 +160,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         sockets: Arc::new(Semaphore::new(config.connections.max)),
         tracker,
         stop,
+        overdue,
         ready: AtomicBool::new(true),
         metrics,
         mqtt,
@@ -165,7 +182,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 }
 
 /// Makes endpoints and versions known to the store and the engine.
-async fn register(zoo: &tidegate_models::Zoo, store: &dyn Store) -> Result<Engine, StartError> {
+async fn register(zoo: &Zoo, store: &dyn Store) -> Result<Engine, StartError> {
     let mut engine = Engine::default();
     for (name, endpoint) in &zoo.endpoints {
         let name = EndpointName::new(name)?;
@@ -222,10 +239,10 @@ async fn tick(site: Arc<Site>) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     let started = Instant::now();
     let mut swept = Instant::now();
-    let idle = Duration::from_secs(site.pipeline.config().sessions.idle_s.into());
-    let sweep_every = SWEEP.min(idle / 2);
     let rates = &site.pipeline.rates;
     let mut before = rates.read();
+    let idle = Duration::from_secs(site.pipeline.config().sessions.idle_s.into());
+    let between_sweeps = (idle / 4).min(SWEEP);
     loop {
         tokio::select! {
             _ = every_second.tick() => {}
@@ -244,7 +261,7 @@ async fn tick(site: Arc<Site>) {
         });
         before = now;
         notice_gone(&site);
-        if swept.elapsed() > sweep_every {
+        if swept.elapsed() > between_sweeps {
             swept = Instant::now();
             sweep(&site.pipeline);
         }
@@ -253,12 +270,12 @@ async fn tick(site: Arc<Site>) {
 
 /// Devices without a connection that were not seen for `offline_after_s`.
 fn notice_gone(site: &Site) {
-    let since = now_ms() - i64::from(site.pipeline.config().sessions.offline_after_s) * 1000;
+    let silent = Duration::from_secs(site.pipeline.config().sessions.offline_after_s.into());
     for key in site.pipeline.hub.online() {
         let session = site.pipeline.sessions.get(&key);
         let there = session.is_some_and(|session| {
             let session = session.lock();
-            session.holder.is_some() || session.last_seen > since
+            session.holder.is_some() || session.seen.elapsed() < silent
         });
         if !there {
             site.pipeline.hub.device_offline(&key);
@@ -286,33 +303,6 @@ impl Running {
     pub async fn lost(&self) -> Lost {
         self.site.pipeline.writer().health().lost().await;
         Lost
-    }
-
-    /// Stops in order; true when everything that was taken is committed and every peer was told.
-    pub async fn stop(self) -> bool {
-        tracing::info!("stopping");
-        self.site.ready.store(false, Ordering::Relaxed);
-        self.site.stop.cancel();
-        self.site.tracker.close();
-        let deadline = Instant::now() + self.drain + Duration::from_secs(3);
-        let told = tokio::time::timeout_at(deadline, self.site.tracker.wait())
-            .await
-            .is_ok();
-        self.flush.cancel();
-        // Its own time: peers that used up theirs must not cost a commit.
-        let committed = tokio::time::timeout(self.drain, self.writing).await.is_ok();
-        self.serving.abort();
-        self.site.pipeline.store.close().await;
-        if told && committed {
-            tracing::info!("stopped");
-        } else {
-            tracing::error!(
-                told,
-                committed,
-                "stopped before everything was finished: devices send again what was not acked"
-            );
-        }
-        told && committed
     }
 }
 

@@ -132,6 +132,12 @@ pub struct MqttConfig {
     pub receive_maximum: u16,
     /// Answers that may wait for the broker.
     pub outbox: usize,
+    /// That one may wait for a broker that takes none.
+    pub answer_wait: Duration,
+    /// Between two signs of life.
+    pub keep_alive: Duration,
+    /// Streams that the door remembers.
+    pub streams: usize,
     /// Shared subscription group.
     pub share: Option<String>,
 }
@@ -314,6 +320,12 @@ fn check_bounds(raw: &RawConfig, problems: &mut Vec<String>) {
         1,
         86_400,
     );
+    within(
+        "sessions.max_failed_steps",
+        raw.sessions.max_failed_steps.into(),
+        0,
+        1_000_000,
+    );
     within("store.queue", raw.store.queue as u64, 1_024, 10_000_000);
     within("store.max_batch", raw.store.max_batch as u64, 1, 65_536);
     within(
@@ -383,6 +395,9 @@ fn check_bounds(raw: &RawConfig, problems: &mut Vec<String>) {
         65_535,
     );
     within("mqtt.outbox", raw.mqtt.outbox as u64, 16, 1_000_000);
+    within("mqtt.answer_wait_s", raw.mqtt.answer_wait_s.into(), 0, 60);
+    within("mqtt.keep_alive_s", raw.mqtt.keep_alive_s.into(), 5, 3_600);
+    within("mqtt.streams", raw.mqtt.streams as u64, 1, 10_000_000);
     if !matches!(raw.store.synchronous.as_str(), "full" | "normal") {
         problems.push(format!(
             "store.synchronous {:?}: expected full or normal",
@@ -418,6 +433,9 @@ fn check_mqtt(raw: &RawMqtt, problems: &mut Vec<String>) -> Option<MqttConfig> {
         node: raw.node.clone(),
         receive_maximum: raw.receive_maximum,
         outbox: raw.outbox,
+        answer_wait: Duration::from_secs(raw.answer_wait_s.into()),
+        keep_alive: Duration::from_secs(raw.keep_alive_s.into()),
+        streams: raw.streams,
         share: raw.share.clone(),
     })
 }

@@ -7,13 +7,17 @@
 mod commit;
 mod load;
 mod lookup;
+mod rescue;
 mod reset;
 mod switch;
 
 pub use commit::{Origin, Recorder};
 pub use load::LoadSessionError;
+pub use rescue::{FailingStreams, rescue};
 pub use reset::ResetError;
 pub use switch::SwitchError;
+
+use rescue::Failing;
 
 use crate::config::Config;
 use crate::inference::Engine;
@@ -21,7 +25,7 @@ use crate::push::{Hub, Outbox};
 use crate::session::{Admission, Checked, Numbers, Session, SessionCell, Sessions};
 use crate::store::writer::{Entry, Full, WriterHandle};
 use crate::store::{Store, StoreError};
-use crate::stream::{Row, SampleRow, What, now_ms};
+use crate::stream::{PublishMark, Row, SampleRow, What};
 use crate::telemetry::{Rates, metric};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,6 +33,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 use tidegate_protocol::message::{Label, Prediction};
 use tidegate_protocol::{NackCode, ServerMessage};
+use tokio::sync::mpsc;
 
 /// Most readings under one lock.
 const STEPS_A_LOCK: usize = 32;
@@ -46,8 +51,17 @@ pub struct Arrival {
     pub received_at: i64,
     /// For the latency.
     pub since: Instant,
-    /// The publish it came in, on its last reading (MQTT).
-    pub receipt: Option<u64>,
+    /// What it owes the publish it came in (MQTT).
+    pub receipt: Option<Receipt>,
+}
+
+/// What an arrival owes the publish that it came in.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// The publish's number, on its last arrival: told once that is durable.
+    pub number: Option<u64>,
+    /// Stored with the arrival's row, where nothing else tells a redelivery.
+    pub mark: Option<PublishMark>,
 }
 
 /// What an arrival says.
@@ -112,6 +126,8 @@ pub struct Pipeline {
     /// What passes.
     pub rates: Arc<Rates>,
     writer: WriterHandle<Origin>,
+    /// Streams that need another version.
+    failing: mpsc::Sender<Failing>,
     config: Config,
     next_stream: AtomicI64,
 }
@@ -125,7 +141,7 @@ enum Pause {
 }
 
 impl Pipeline {
-    /// Joins the parts. `high_stream` is the highest stream id given so far.
+    /// Joins the parts; gives the queue of [`rescue`] too. `high_stream` is the highest stream id given so far.
     pub fn new(
         engine: Engine,
         store: Arc<dyn Store>,
@@ -134,18 +150,21 @@ impl Pipeline {
         rates: Arc<Rates>,
         config: Config,
         high_stream: i64,
-    ) -> Self {
+    ) -> (Self, FailingStreams) {
         let next_stream = AtomicI64::new(high_stream + 1);
-        Self {
+        let (failing, streams) = rescue::queue();
+        let pipeline = Self {
             engine,
             store,
             hub,
             sessions: Sessions::default(),
             rates,
             writer,
+            failing,
             config,
             next_stream,
-        }
+        };
+        (pipeline, streams)
     }
 
     /// The way to the store.
@@ -199,7 +218,7 @@ impl Pipeline {
         check_hold(&session, link)?;
         let mut record = |row: Row, origin: Origin| {
             let permit = permits.next().expect("room for every row was reserved");
-            permit.send(Entry { row, owner: origin });
+            permit.send(origin.entry(row));
         };
         for _ in 0..STEPS_A_LOCK {
             let Some(arrival) = arrivals.pop_front() else {
@@ -209,6 +228,7 @@ impl Pipeline {
                 arrivals.push_front(*arrival);
                 return Ok(Pause::Lookup);
             }
+            self.ask_for_help(&cell, &mut session);
             if start.elapsed() > TIME_A_LOCK {
                 break;
             }
@@ -223,7 +243,7 @@ impl Pipeline {
     async fn room(
         &self,
         rows: usize,
-    ) -> Result<tokio::sync::mpsc::PermitIterator<'_, Entry<Origin>>, TakeError> {
+    ) -> Result<mpsc::PermitIterator<'_, Entry<Origin>>, TakeError> {
         let health = self.writer.health();
         if health.full().is_none()
             && let Some(permits) = self.writer.try_reserve(rows)
@@ -267,7 +287,7 @@ fn take_one(
     if let Some(row) = session.open() {
         record(row, Origin::silent(link));
     }
-    session.last_seen = arrival.received_at;
+    session.seen = arrival.since;
     if matches!(arrival.what, Arrived::Reset) {
         record(
             session.reset("asked by the device"),
@@ -344,6 +364,6 @@ pub fn prediction(sample: &SampleRow, outbox: &Outbox) -> Prediction {
 
 /// Takes sessions out of memory that rest for longer than `idle`.
 pub fn sweep(pipeline: &Pipeline) {
-    let idle_ms = i64::from(pipeline.config.sessions.idle_s) * 1000;
-    pipeline.sessions.sweep(now_ms() - idle_ms);
+    let idle = Duration::from_secs(pipeline.config.sessions.idle_s.into());
+    pipeline.sessions.sweep(idle);
 }

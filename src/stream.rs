@@ -234,6 +234,34 @@ pub struct Row {
     pub gaps: Option<Vec<(u64, u64)>>,
     /// Model state behind this row, where one is due.
     pub snapshot: Option<Snapshot>,
+    /// The publish it came in, where nothing else tells its redelivery (MQTT, readings without seq).
+    pub mark: Option<PublishMark>,
+}
+
+/// A publish of the broker's session, as far as its redelivery must be told from another publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishRef {
+    /// This server at that broker.
+    pub client: Arc<str>,
+    /// The broker's session; another one gives the same packet ids to other publishes.
+    pub session: u64,
+    /// Counts the publishes that are remembered.
+    pub place: u64,
+    /// The broker has heard of everything before this place: it may be forgotten.
+    pub keep_from: u64,
+    /// Packet id.
+    pub packet: u16,
+    /// Of topic, payload and properties.
+    pub hash: [u8; 32],
+}
+
+/// How far a publish is taken with this row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishMark {
+    /// The publish.
+    pub publish: Arc<PublishRef>,
+    /// Its messages up to this row's.
+    pub taken: u32,
 }
 
 /// What a row says.
@@ -254,9 +282,9 @@ pub enum What {
     Switch {
         /// Who serves.
         version: Arc<VersionRef>,
-        /// Why: `opened`, `pinned`.
+        /// Why: `opened`, `pinned`, `failing`.
         reason: &'static str,
-        /// Position from which the new state was warmed.
+        /// The state was calibrated on the stream's first readings since its last reset, and folded over all behind this position.
         warm_from: Option<u64>,
     },
     /// Ground truth for an earlier reading.

@@ -27,6 +27,8 @@ pub mod metric {
     pub const DUPLICATES: &str = "tidegate_duplicates_total";
     /// Steps that failed.
     pub const STEPS_FAILED: &str = "tidegate_steps_failed_total";
+    /// Streams whose steps failed again and again, by `outcome`: moved (to a version that worked), stays.
+    pub const FAILING_STREAMS: &str = "tidegate_failing_streams_total";
     /// Sessions in memory.
     pub const SESSIONS: &str = "tidegate_sessions";
     /// Time a stage takes, by `stage`: compute, push, store.
@@ -79,8 +81,16 @@ pub mod metric {
     pub const MQTT_CONNECTED: &str = "tidegate_mqtt_connected";
     /// Publishes received and not acknowledged yet.
     pub const MQTT_INFLIGHT: &str = "tidegate_mqtt_inflight";
-    /// Answers waiting for the broker.
+    /// Streams with answers that wait to be said to the broker.
     pub const MQTT_OUTBOX: &str = "tidegate_mqtt_outbox";
+    /// Answers that were given to the broker's client and have not left.
+    pub const MQTT_ANSWERS: &str = "tidegate_mqtt_answers";
+    /// Streams that the MQTT door remembers.
+    pub const MQTT_STREAMS: &str = "tidegate_mqtt_streams";
+    /// Times that the broker was not read because it had sent more than it was allowed and the queue was full.
+    pub const MQTT_HELD_BACK: &str = "tidegate_mqtt_held_back_total";
+    /// Publishes that the broker delivered again and that were taken before.
+    pub const MQTT_REDELIVERED: &str = "tidegate_mqtt_redelivered_total";
     /// Answers left out because the broker took them too slowly.
     pub const MQTT_DROPPED: &str = "tidegate_mqtt_dropped_total";
     /// Times the broker was lost.
@@ -137,6 +147,7 @@ pub struct Rates {
     readings: AtomicU64,
     predictions: AtomicU64,
     committed: AtomicU64,
+    unacked: AtomicU64,
 }
 
 impl Rates {
@@ -156,6 +167,16 @@ impl Rates {
     pub fn committed(&self, count: usize) {
         self.committed.fetch_add(count as u64, Ordering::Relaxed);
         metrics::counter!(metric::COMMITTED).increment(count as u64);
+    }
+
+    /// A connection was closed by a stop before these readings were acked.
+    pub fn leave_unacked(&self, count: u64) {
+        self.unacked.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Readings that a stop left without an ack.
+    pub fn unacked(&self) -> u64 {
+        self.unacked.load(Ordering::Relaxed)
     }
 
     /// Readings, predictions and committed readings since the start.

@@ -58,6 +58,8 @@ pub struct RawSessions {
     pub max_gaps: usize,
     /// Seconds without a reading after which an MQTT device counts as offline.
     pub offline_after_s: u32,
+    /// Failed steps in a row after which a stream gets its last good version back; 0 is never.
+    pub max_failed_steps: u32,
     /// Steps dearer than this (microseconds) are reported at start as candidates for a queue.
     pub inline_below_us: u32,
 }
@@ -122,8 +124,14 @@ pub struct RawMqtt {
     pub node: String,
     /// Publishes that may be unacknowledged at once.
     pub receive_maximum: u16,
-    /// Answers that may wait for the broker before the oldest predictions go (counted).
+    /// Answers that may wait for the broker.
     pub outbox: usize,
+    /// Seconds that an answer may wait for a broker that takes none, before answers are left out (counted).
+    pub answer_wait_s: u32,
+    /// Seconds between two signs of life to the broker; one that answers none of them is left and tried again.
+    pub keep_alive_s: u32,
+    /// Streams that the door remembers.
+    pub streams: usize,
     /// Shared subscription group; only with a broker that hashes by topic.
     pub share: Option<String>,
     /// Whether the broker gives each topic of a shared group to one consumer.
@@ -166,6 +174,7 @@ impl Default for RawSessions {
             snapshot_every: 256,
             max_gaps: 64,
             offline_after_s: 30,
+            max_failed_steps: 10,
             inline_below_us: 20,
         }
     }
@@ -211,6 +220,9 @@ impl Default for RawMqtt {
             node: "tidegate".into(),
             receive_maximum: 1_024,
             outbox: 16_384,
+            answer_wait_s: 2,
+            keep_alive_s: 30,
+            streams: 100_000,
             share: None,
             share_hashes_by_topic: false,
         }

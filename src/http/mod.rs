@@ -44,6 +44,8 @@ pub struct Site {
     pub tracker: TaskTracker,
     /// The server is stopping.
     pub stop: CancellationToken,
+    /// The time for stopping in order is over.
+    pub overdue: CancellationToken,
     /// Whether new work is welcome.
     pub ready: AtomicBool,
     /// The process's metrics.

@@ -264,7 +264,12 @@ async fn on_stream(
         .await
         .map_err(not_taken)?;
     pipeline.hub.device_online(key);
-    let prediction = committed(&link.outbox, replies).await?;
+    let prediction = tokio::select! {
+        prediction = committed(&link.outbox, replies) => prediction?,
+        () = site.overdue.cancelled() => {
+            return Err(Problem::later("the server stops before the reading is durable: send it again with the same seq", 2));
+        }
+    };
     pipeline.rates.predictions(1);
     Ok(prediction)
 }

@@ -4,19 +4,36 @@
 //! 1-4 KiB) and takes its place only when the answer is finite. The same code folds live readings and the log.
 
 use super::Served;
-use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::{Arc, Once};
 use tidegate_models as models;
 use tidegate_protocol::Output;
 
 thread_local! {
     /// Where a step works before its state is taken over.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// Whether this thread is in a step.
+    static STEPPING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps panics of steps away from standard error: each is an answer (`failed`) and counted, and may come with every reading.
+pub fn quiet_steps() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = take_hook();
+        set_hook(Box::new(move |panic| {
+            if STEPPING.get() {
+                tracing::debug!(%panic, "a step panicked");
+            } else {
+                others(panic);
+            }
+        }));
+    });
 }
 
 /// A stream's state under one version.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fold {
     served: Arc<Served>,
     state: Vec<f32>,
@@ -107,9 +124,11 @@ impl Fold {
             scratch.clear();
             scratch.extend_from_slice(&self.state);
             let version = &self.served.version;
+            STEPPING.set(true);
             let step = catch_unwind(AssertUnwindSafe(|| {
                 version.step(scratch, values, silence_s)
             }));
+            STEPPING.set(false);
             match step {
                 Err(_) => Output::Failed("the step panicked".into()),
                 Ok(output) if !output.is_finite() => {

@@ -7,7 +7,7 @@
 
 mod fold;
 
-pub use fold::{Fold, ResumeError};
+pub use fold::{Fold, ResumeError, quiet_steps};
 
 use crate::stream::VersionRef;
 use std::collections::{BTreeMap, HashMap};

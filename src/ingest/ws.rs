@@ -177,7 +177,7 @@ async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Endi
         }
     };
     if let Some(pin) = &request.pin {
-        pipeline.switch(&link, pin).await.map_err(|error| {
+        pipeline.switch(&link, pin, "pinned").await.map_err(|error| {
             let mut session = link.session.lock();
             if link.generation == Some(session.generation) {
                 session.holder = None;
@@ -361,6 +361,7 @@ impl Stream {
             }
         }
         self.replies.clear();
+        self.link.outbox.pay(&self.drained);
         metrics::histogram!(metric::STAGE_SECONDS, "stage" => "push")
             .record(start.elapsed().as_secs_f64());
         match self.drained.closing.take() {
@@ -388,6 +389,9 @@ impl Stream {
                 .await
                 .is_err()
             {
+                let pending = self.link.session.lock().pending_readings();
+                let left = pending + self.link.outbox.owed();
+                self.pipeline.rates.leave_unacked(left);
                 let message = "the server is stopping before everything was committed: send what is not acked again";
                 return Ending::close(CloseCode::ShuttingDown, ErrorCode::ShuttingDown, message);
             }

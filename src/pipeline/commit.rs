@@ -6,7 +6,7 @@ use super::{Arrival, Arrived, Link, prediction};
 use crate::push::{Hub, Outbox};
 use crate::session::SessionCell;
 use crate::store::writer::{CommitSink, Entry};
-use crate::stream::{Flags, Row, SampleRow, What};
+use crate::stream::{Flags, PublishMark, Row, SampleRow, What};
 use crate::telemetry::{Rates, metric};
 use crate::upkeep::Feed;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub struct Origin {
     pub receipt: Option<u64>,
     /// The sender's mark of a feedback.
     pub reference: Option<u64>,
+    /// On its way into the row.
+    pub(super) mark: Option<PublishMark>,
 }
 
 impl Origin {
@@ -40,6 +42,7 @@ impl Origin {
             gap: None,
             receipt: None,
             reference: None,
+            mark: None,
         }
     }
 
@@ -49,11 +52,19 @@ impl Origin {
             Arrived::Feedback(_, reference) => *reference,
             _ => None,
         };
+        let receipt = arrival.receipt.as_ref();
         Self {
-            receipt: arrival.receipt,
+            receipt: receipt.and_then(|receipt| receipt.number),
+            mark: receipt.and_then(|receipt| receipt.mark.clone()),
             reference,
             ..Self::silent(link)
         }
+    }
+
+    /// The row for the writer's queue.
+    pub(super) fn entry(mut self, mut row: Row) -> Entry<Self> {
+        row.mark = self.mark.take();
+        Entry { row, owner: self }
     }
 }
 
@@ -126,6 +137,7 @@ impl Recorder {
             row,
             &owner.outbox,
             Said {
+                is_first: true,
                 gap: owner.gap,
                 receipt: owner.receipt,
                 reference: owner.reference,
@@ -146,7 +158,7 @@ impl Recorder {
         };
         // A connection that took over hears how far its predecessor's readings came.
         if owner.exclusive && !Arc::ptr_eq(holder, &owner.outbox) {
-            ack(row, holder, None);
+            ack(row, holder, None, false);
         }
         // One that stops waits for the stream's last row, and that row may have had nothing to say to it.
         if session.pending() == 0 {
@@ -178,6 +190,8 @@ impl Recorder {
 /// What a door hears beside the row itself.
 #[derive(Debug, Clone, Copy, Default)]
 struct Said {
+    /// The reading came through this door first; others hear of it because it came again.
+    is_first: bool,
     gap: Option<(u64, u64)>,
     receipt: Option<u64>,
     reference: Option<u64>,
@@ -195,7 +209,7 @@ fn answer(row: &Row, outbox: &Arc<Outbox>, said: Said) {
                 outbox.say(ServerMessage::Prediction(prediction(sample, outbox)));
             }
             let late = sample.flags.has(Flags::LATE).then_some(sample.seq);
-            ack(row, outbox, late);
+            ack(row, outbox, late, said.is_first);
         }
         What::Refusal(refusal) => {
             outbox.say(ServerMessage::Nack(Nack {
@@ -205,7 +219,7 @@ fn answer(row: &Row, outbox: &Arc<Outbox>, said: Said) {
                 message: refusal.message.clone(),
             }));
             if refusal.consumed {
-                ack(row, outbox, None);
+                ack(row, outbox, None, said.is_first);
             }
         }
         What::Feedback { epoch, seq, .. } => outbox.say(ServerMessage::Feedback(FeedbackStored {
@@ -223,8 +237,11 @@ fn answer(row: &Row, outbox: &Arc<Outbox>, said: Said) {
     }
 }
 
-fn ack(row: &Row, outbox: &Arc<Outbox>, late: Option<u64>) {
-    if let Some(high) = row.after.high_water {
-        outbox.ack(row.after.epoch, high, late);
+fn ack(row: &Row, outbox: &Arc<Outbox>, late: Option<u64>, is_first: bool) {
+    let epoch = row.after.epoch;
+    match row.after.high_water {
+        Some(high) if is_first => outbox.ack_reading(epoch, high, late),
+        Some(high) => outbox.ack(epoch, high, late),
+        None => {}
     }
 }

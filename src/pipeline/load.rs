@@ -70,7 +70,6 @@ impl Pipeline {
             fold,
             bounds,
         );
-        session.last_seen = stored.last_seen;
         if is_gone {
             session.reopen();
         }
@@ -105,7 +104,7 @@ impl Pipeline {
     }
 
     /// Folds the readings behind `place`, up to position `until`, in slices so that no long read pins the log.
-    async fn fold_log(
+    pub(super) async fn fold_log(
         &self,
         fold: &mut Fold,
         stream: i64,

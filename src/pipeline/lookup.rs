@@ -5,7 +5,6 @@
 use super::{Arrival, Arrived, Link, Origin, Pipeline, TakeError, check_hold, prediction};
 use crate::push::Outbox;
 use crate::session::{Checked, Known as Pending, Session, Witness};
-use crate::store::writer::Entry;
 use crate::store::{Known, StoredSample};
 use crate::stream::{Flags, RefusalRow, Row};
 use crate::telemetry::metric;
@@ -100,7 +99,7 @@ impl Pipeline {
         check_hold(&session, link)?;
         let pending = taken.pending.filter(|pos| *pos > session.committed.pos);
         if let Some(pos) = pending {
-            let (outbox, receipt) = (Arc::clone(&link.outbox), arrival.receipt);
+            let (outbox, receipt) = (Arc::clone(&link.outbox), number(arrival));
             if !session.watch(Witness {
                 pos,
                 outbox,
@@ -184,6 +183,30 @@ impl Pipeline {
         .await
     }
 
+    /// Says `receipt` once all that was taken of the stream so far is durable: the publish came again.
+    ///
+    /// # Errors
+    /// A stream that was stopped, or for which too many publishes wait already.
+    pub fn confirm(&self, link: &Link, receipt: u64) -> Result<(), TakeError> {
+        let mut session = link.session.lock();
+        check_hold(&session, link)?;
+        let (pos, outbox) = (session.marks.pos, Arc::clone(&link.outbox));
+        if session.pending() > 0 {
+            let receipt = Some(receipt);
+            let watched = session.watch(Witness {
+                pos,
+                outbox,
+                receipt,
+            });
+            return watched.then_some(()).ok_or(TakeError::Overloaded);
+        }
+        if let Some(high) = session.committed.high_water {
+            outbox.ack(session.committed.epoch, high, None);
+        }
+        outbox.receipt(receipt);
+        Ok(())
+    }
+
     /// Records one row made under the session's lock.
     pub(super) async fn record_one(
         &self,
@@ -197,14 +220,11 @@ impl Pipeline {
         if let Some(row) = session.open()
             && let Some(permit) = permits.next()
         {
-            permit.send(Entry {
-                row,
-                owner: Origin::silent(link),
-            });
+            permit.send(Origin::silent(link).entry(row));
         }
         if let Some(permit) = permits.next() {
             let row = make(&mut session);
-            permit.send(Entry { row, owner: origin });
+            permit.send(origin.entry(row));
         }
         Ok(())
     }
@@ -221,9 +241,14 @@ fn repeat_ack(link: &Link, arrival: &Arrival, late: Option<u64>) {
         link.outbox.ack(committed.epoch, high, late);
     }
     drop(session);
-    if let Some(receipt) = arrival.receipt {
+    if let Some(receipt) = number(arrival) {
         link.outbox.receipt(receipt);
     }
+}
+
+/// The publish that hears of this arrival.
+fn number(arrival: &Arrival) -> Option<u64> {
+    arrival.receipt.as_ref()?.number
 }
 
 fn found_pending(pos: u64, pending: &Pending, arrival: &Arrival, outbox: &Outbox) -> Found {

@@ -70,6 +70,7 @@ impl World {
                     what: What::Sample(Arc::clone(sample)),
                     gaps: None,
                     snapshot: None,
+                    mark: None,
                 }
             })
             .collect();

@@ -7,8 +7,10 @@
 use crate::stream::StreamKey;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tidegate_protocol::message::{Ack, ServerError};
 use tidegate_protocol::{CloseCode, ErrorCode, ServerMessage};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 /// Messages that may wait for one device.
@@ -19,8 +21,9 @@ pub const OUTBOX_MESSAGES: usize = 8_192;
 pub enum Wake {
     /// One task waits for this outbox alone.
     Task(Notify),
-    /// One task serves the outboxes of many streams; its queue holds each at most once, so it never fills.
-    Shared(StreamKey, mpsc::UnboundedSender<Arc<Outbox>>),
+    /// One task serves the outboxes of many streams. Each stands in its queue at most once, and there are no more of them than the
+    /// queue has places, so it never fills.
+    Shared(StreamKey, mpsc::Sender<Arc<Outbox>>),
 }
 
 /// Why a connection ends.
@@ -45,6 +48,8 @@ pub struct Drained {
     pub abandoned: Vec<u64>,
     /// Close after saying the rest.
     pub closing: Option<Closing>,
+    /// Committed readings that all of this answers.
+    pub owed: u64,
 }
 
 impl Drained {
@@ -55,6 +60,7 @@ impl Drained {
         self.abandoned.clear();
         self.ack = None;
         self.closing = None;
+        self.owed = 0;
     }
 }
 
@@ -69,6 +75,8 @@ struct Waiting {
 pub struct Outbox {
     waiting: Mutex<Waiting>,
     wake: Wake,
+    /// Committed readings whose answer has not left.
+    owed: AtomicU64,
     /// The epoch that messages leave out; `None` names every epoch (MQTT, HTTP).
     home_epoch: Option<u64>,
     /// Predictions are delivered only after commit.
@@ -82,7 +90,7 @@ impl Outbox {
     }
 
     /// An outbox that a shared task empties.
-    pub fn for_shared(stream: StreamKey, ready: mpsc::UnboundedSender<Arc<Outbox>>) -> Arc<Self> {
+    pub fn for_shared(stream: StreamKey, ready: mpsc::Sender<Arc<Outbox>>) -> Arc<Self> {
         Self::new(Wake::Shared(stream, ready), None, false)
     }
 
@@ -90,6 +98,7 @@ impl Outbox {
         Arc::new(Self {
             waiting: Mutex::default(),
             wake,
+            owed: AtomicU64::new(0),
             home_epoch,
             push_committed,
         })
@@ -121,8 +130,19 @@ impl Outbox {
 
     /// Everything up to `seq` of `epoch` is committed. An ack of an earlier epoch that still waits is said on its own.
     pub fn ack(self: &Arc<Self>, epoch: u64, seq: u64, late: Option<u64>) {
+        self.ack_owed(epoch, seq, late, 0);
+    }
+
+    /// The same, as what is owed for one reading that came through this door.
+    pub fn ack_reading(self: &Arc<Self>, epoch: u64, seq: u64, late: Option<u64>) {
+        self.owed.fetch_add(1, Ordering::Relaxed);
+        self.ack_owed(epoch, seq, late, 1);
+    }
+
+    fn ack_owed(self: &Arc<Self>, epoch: u64, seq: u64, late: Option<u64>, owed: u64) {
         let tag = self.epoch_tag(epoch);
         self.put(|drained| {
+            drained.owed += owed;
             if let Some(before) = drained.ack.take_if(|ack| ack.epoch != tag) {
                 drained.messages.push(ServerMessage::Ack(before));
             }
@@ -134,6 +154,16 @@ impl Outbox {
             ack.seq = ack.seq.max(seq);
             ack.late.extend(late);
         });
+    }
+
+    /// What was drained has left.
+    pub fn pay(&self, drained: &Drained) {
+        self.owed.fetch_sub(drained.owed, Ordering::Relaxed);
+    }
+
+    /// Committed readings whose answer has not left.
+    pub fn owed(&self) -> u64 {
+        self.owed.load(Ordering::Relaxed)
     }
 
     /// The publish with this number is committed.
@@ -170,10 +200,18 @@ impl Outbox {
         drop(waiting);
         match &self.wake {
             Wake::Task(notify) if !was_listed => notify.notify_one(),
-            // The receiver is gone only when the server has stopped.
-            Wake::Shared(_, ready) if !was_listed => drop(ready.send(Arc::clone(self))),
+            Wake::Shared(_, ready) if !was_listed => {
+                // The receiver is gone only when the server has stopped.
+                let listed = ready.try_send(Arc::clone(self));
+                debug_assert!(!matches!(listed, Err(TrySendError::Full(_))), "see `Wake`");
+            }
             _ => {}
         }
+    }
+
+    /// Whether nothing waits in it, and nobody but the caller could put anything in.
+    pub fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && !self.waiting.lock().listed
     }
 
     /// Takes everything out by swapping with an empty `into`.

@@ -19,6 +19,7 @@ use crate::stream::StreamKey;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// A session behind its lock; never locked across an await.
@@ -91,8 +92,8 @@ impl Sessions {
         self.map.is_empty()
     }
 
-    /// Takes out every session that rests since before `idle_since` (Unix ms): no connection, nothing pending.
-    pub fn sweep(&self, idle_since: i64) {
+    /// Takes out every session that rests and was silent for `idle`: no connection, nothing pending.
+    pub fn sweep(&self, idle: Duration) {
         self.map.retain(|_, slot| {
             let Some(session) = slot.get() else {
                 return true;
@@ -100,7 +101,7 @@ impl Sessions {
             let Some(mut session) = session.try_lock() else {
                 return true;
             };
-            let keep = !session.is_resting() || session.last_seen > idle_since;
+            let keep = !session.is_resting() || session.seen.elapsed() < idle;
             session.retired = !keep;
             keep
         });

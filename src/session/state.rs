@@ -10,6 +10,7 @@ use crate::stream::{Flags, Marks, Numbering, RefusalRow, SampleRow, StreamRef};
 use crate::stream::{Row, Snapshot, What};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 use tidegate_protocol::{NackCode, Output};
 
 /// Readings sent again that may wait for a commit, a stream.
@@ -57,8 +58,8 @@ pub struct Session {
     pub marks: Marks,
     /// Where it stands in the store.
     pub committed: Marks,
-    /// Arrival of the newest reading, Unix ms.
-    pub last_seen: i64,
+    /// Arrival of the newest reading, or when the session was loaded. Monotonic: a wall clock that jumps makes nobody silent.
+    pub seen: Instant,
     /// Who holds the stream over a WebSocket.
     pub holder: Option<Arc<Outbox>>,
     /// Counts the holders; an older one finds that it was taken over.
@@ -70,6 +71,10 @@ pub struct Session {
     gaps: Gaps,
     max_gaps: usize,
     fold: Fold,
+    /// Steps that failed since the last good one under this version.
+    failed: u32,
+    /// Whether another version was asked for since then.
+    asked_for_help: bool,
     since_snapshot: u32,
     snapshot_every: u32,
     /// Uncommitted rows by position.
@@ -96,7 +101,7 @@ impl Session {
             stream: Arc::new(stream),
             marks,
             committed: marks,
-            last_seen: 0,
+            seen: Instant::now(),
             holder: None,
             generation: 0,
             retired: false,
@@ -104,6 +109,8 @@ impl Session {
             gaps,
             max_gaps: bounds.max_gaps,
             fold,
+            failed: 0,
+            asked_for_help: false,
             since_snapshot: 0,
             snapshot_every: bounds.snapshot_every,
             ring: VecDeque::new(),
@@ -122,9 +129,41 @@ impl Session {
         self.ring.len()
     }
 
+    /// Readings on their way to the store.
+    pub fn pending_readings(&self) -> u64 {
+        let is_reading =
+            |(_, what): &&(u64, What)| matches!(what, What::Sample(_) | What::Refusal(_));
+        self.ring.iter().filter(is_reading).count() as u64
+    }
+
     /// Who answers.
     pub fn served(&self) -> &Arc<Served> {
         self.fold.served()
+    }
+
+    /// Steps that failed one after the other, up to now and under this version.
+    pub fn failed_in_a_row(&self) -> u32 {
+        self.failed
+    }
+
+    /// Whether `most` steps failed in a row and nobody was asked for another version yet; 0 never asks.
+    pub fn needs_help(&self, most: u32) -> bool {
+        most > 0 && self.failed >= most && !self.asked_for_help
+    }
+
+    /// Notes that another version was asked for, or that the asking came to nothing.
+    pub fn set_asked_for_help(&mut self, asked: bool) {
+        self.asked_for_help = asked;
+    }
+
+    /// Rows behind `pos`, all of them still pending; `None` when some of them are in the store only.
+    pub fn pending_after(&self, pos: u64) -> Option<impl Iterator<Item = &What>> {
+        let first = self
+            .ring
+            .front()
+            .map_or(self.marks.pos + 1, |(pos, _)| *pos);
+        let known = self.ring.iter().filter(move |(at, _)| *at > pos);
+        (first <= pos + 1).then(|| known.map(|(_, what)| what))
     }
 
     /// What to do with a reading.
@@ -157,6 +196,8 @@ impl Session {
     /// Puts another version in place, warmed from `warm_from`; its row commits before its first prediction.
     pub fn switch(&mut self, fold: Fold, reason: &'static str, warm_from: Option<u64>) -> Row {
         self.fold = fold;
+        self.failed = 0;
+        self.asked_for_help = false;
         self.switch_row(reason, warm_from)
     }
 
@@ -205,10 +246,11 @@ impl Session {
         seq: u64,
         gap: Option<(u64, u64)>,
         reading: Checked,
-        since: std::time::Instant,
+        since: Instant,
     ) -> Row {
         let gaps = self.consume(numbers, seq, gap);
         let output = self.fold.step(&reading.values, reading.ts);
+        self.count_failures(&output);
         self.marks.last_ts = self.fold.last_ts();
         let snapshot = self.snapshot_if_due();
         let sample = self.sample(seq, reading, output, since);
@@ -220,7 +262,7 @@ impl Session {
     }
 
     /// Stores a reading that fell into a gap, without folding it.
-    pub fn take_late(&mut self, seq: u64, mut reading: Checked, since: std::time::Instant) -> Row {
+    pub fn take_late(&mut self, seq: u64, mut reading: Checked, since: Instant) -> Row {
         self.gaps.fill(seq, self.max_gaps);
         reading.flags.set(Flags::LATE);
         let sample = self.sample(seq, reading, Output::Skipped("late".into()), since);
@@ -329,13 +371,16 @@ impl Session {
         Some(self.gaps.ranges().to_vec())
     }
 
-    fn sample(
-        &self,
-        seq: u64,
-        reading: Checked,
-        output: Output,
-        since: std::time::Instant,
-    ) -> SampleRow {
+    fn count_failures(&mut self, output: &Output) {
+        if matches!(output, Output::Failed(_)) {
+            self.failed = self.failed.saturating_add(1);
+        } else {
+            self.failed = 0;
+            self.asked_for_help = false;
+        }
+    }
+
+    fn sample(&self, seq: u64, reading: Checked, output: Output, since: Instant) -> SampleRow {
         SampleRow {
             stream: Arc::clone(&self.stream),
             pos: self.marks.pos + 1,
@@ -399,6 +444,7 @@ impl Session {
             what,
             gaps: None,
             snapshot: None,
+            mark: None,
         }
     }
 }

@@ -19,7 +19,7 @@ pub mod writer;
 pub use open::{Opened, open};
 pub use upkeep::Upkeep;
 
-use crate::stream::{Marks, RefusalRow, Row, StreamKey, StreamRef};
+use crate::stream::{Marks, PublishMark, RefusalRow, Row, StreamKey, StreamRef};
 use futures_util::future::BoxFuture;
 use std::time::Duration;
 use tidegate_protocol::{EndpointName, Output};
@@ -108,6 +108,24 @@ pub struct LoggedReading {
     pub values: Vec<f32>,
     /// Whether it went into the state the first time.
     pub folded: bool,
+}
+
+/// A version that was put in place on a stream, as read back.
+#[derive(Debug, Clone)]
+pub struct StoredSwitch {
+    /// Which one.
+    pub version_id: i64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Publishes of the broker that were taken and may be delivered again, as read back.
+#[derive(Debug, Clone)]
+pub struct StoredReceipts {
+    /// The broker's session; 0 is the first.
+    pub session: u64,
+    /// How far they are taken. Those of other sessions only tell which places are used.
+    pub marks: Vec<PublishMark>,
 }
 
 /// What is known of one number.
@@ -244,6 +262,9 @@ pub trait Store: Upkeep {
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<LoggedReading>>>;
 
+    /// Versions that were put in place on a stream, newest first, at most `limit`.
+    fn switches(&self, stream: i64, limit: u32) -> BoxFuture<'_, Result<Vec<StoredSwitch>>>;
+
     /// The newest reset of a stream; the beginning of its log when there was none.
     fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<Place>>;
 
@@ -293,6 +314,12 @@ pub trait Store: Upkeep {
         revision: u32,
         manifest: &'a str,
     ) -> BoxFuture<'a, Result<()>>;
+
+    /// What is kept of the publishes that came to a client of the broker, in the order of their places.
+    fn receipts<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<StoredReceipts>>;
+
+    /// The broker has begun another session with a client: its number. What was kept of earlier ones is forgotten.
+    fn renew_session<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<u64>>;
 
     /// Closes the database after the last commit.
     fn close(&self) -> BoxFuture<'_, ()>;

@@ -12,12 +12,13 @@ mod extras;
 mod hold;
 mod parts;
 mod read;
+mod receipts;
 mod rollups;
 mod upkeep;
 
 use super::{
-    DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError, StoredSample,
-    StoredStream, rows, schema,
+    DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError, StoredReceipts,
+    StoredSample, StoredStream, StoredSwitch, rows, schema,
 };
 use crate::config::StoreConfig;
 use crate::stream::{Row, StreamKey, now_ms};
@@ -155,6 +156,14 @@ impl PostgresStore {
         Ok(row.get(0))
     }
 
+    async fn renew(&self, client: &str) -> Result<u64> {
+        let mut hold = self.hold.lock().await;
+        let mut connection = self.writer(&mut hold).await?;
+        let session = receipts::renew(&mut connection, client).await?;
+        hold.keep(connection);
+        Ok(session)
+    }
+
     async fn note_endpoint(&self, name: &str, revision: u32, manifest: &str) -> Result<()> {
         let mut hold = self.hold.lock().await;
         let mut connection = self.writer(&mut hold).await?;
@@ -218,6 +227,18 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'_, Result<Vec<LoggedReading>>> {
         let read = read::log_after(&self.readers, stream, place, limit);
         Box::pin(read::in_time(read))
+    }
+
+    fn switches(&self, stream: i64, limit: u32) -> BoxFuture<'_, Result<Vec<StoredSwitch>>> {
+        Box::pin(read::in_time(read::switches(&self.readers, stream, limit)))
+    }
+
+    fn receipts<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<StoredReceipts>> {
+        Box::pin(read::in_time(receipts::read(&self.readers, client)))
+    }
+
+    fn renew_session<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(self.in_time(self.renew(client)))
     }
 
     fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<Place>> {

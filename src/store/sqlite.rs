@@ -7,12 +7,13 @@
 mod bulk;
 pub mod copy;
 mod read;
+mod receipts;
 mod upkeep;
 
 use super::rows::{self, Move, gather_moves, log_kind, numbering_code, signed};
 use super::{
-    DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError, StoredSample,
-    StoredStream, schema,
+    DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError, StoredReceipts,
+    StoredSample, StoredStream, StoredSwitch, schema,
 };
 use crate::stream::{Row, Snapshot, StreamKey, What, now_ms};
 use futures_util::future::BoxFuture;
@@ -153,6 +154,10 @@ impl Store for SqliteStore {
         Box::pin(read::log_after(&self.readers, stream, place, limit))
     }
 
+    fn switches(&self, stream: i64, limit: u32) -> BoxFuture<'_, Result<Vec<StoredSwitch>>> {
+        Box::pin(read::switches(&self.readers, stream, limit))
+    }
+
     fn last_reset(&self, stream: i64) -> BoxFuture<'_, Result<Place>> {
         Box::pin(async move {
             let row = sqlx::query(
@@ -256,6 +261,17 @@ impl Store for SqliteStore {
         })
     }
 
+    fn receipts<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<StoredReceipts>> {
+        Box::pin(receipts::read(&self.readers, client))
+    }
+
+    fn renew_session<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<u64>> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            receipts::renew(writer.as_mut().ok_or_else(closed)?, client).await
+        })
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.readers.close().await;
@@ -274,7 +290,7 @@ async fn write_rows(connection: &mut SqliteConnection, rows: &[&Row]) -> Result<
     for row in rows {
         write_extras(connection, row).await?;
     }
-    Ok(())
+    receipts::write(connection, rows).await
 }
 
 /// Compare-and-set of every stream in the batch; a stream whose first row is at position 1 is new.

@@ -10,12 +10,13 @@
 
 use super::{Store, StoreError};
 use crate::config::StoreConfig;
-use crate::stream::{Row, What, now_ms};
+use crate::stream::{Row, What};
 use crate::telemetry::metric;
+use parking_lot::Mutex;
 use sqlx::postgres::PgDatabaseError;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -66,8 +67,8 @@ pub struct StoreHealth {
     /// See [`Full`]; the flag beside it is what the hot path looks at.
     full: watch::Sender<Option<Full>>,
     is_full: AtomicBool,
-    /// When the batch being committed was gathered, Unix ms; 0 while there is none.
-    busy_since: AtomicI64,
+    /// When the batch being committed was gathered.
+    busy_since: Mutex<Option<Instant>>,
     /// Another server writes the database now.
     lost: CancellationToken,
 }
@@ -112,10 +113,8 @@ impl StoreHealth {
 
     /// Age of the commit in progress.
     pub fn lag(&self) -> Duration {
-        match self.busy_since.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            since => Duration::from_millis(now_ms().saturating_sub(since).unsigned_abs()),
-        }
+        let since = *self.busy_since.lock();
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -195,11 +194,11 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
         let mut batch = Vec::new();
         while self.gather(&mut batch, last_start, &flush).await {
             last_start = Instant::now();
-            self.health.busy_since.store(now_ms(), Ordering::Relaxed);
+            *self.health.busy_since.lock() = Some(last_start);
             self.give_ids(&mut batch);
             metrics::histogram!(metric::STORE_BATCH_ROWS).record(batch.len() as f64);
             self.commit(std::mem::take(&mut batch)).await;
-            self.health.busy_since.store(0, Ordering::Relaxed);
+            *self.health.busy_since.lock() = None;
             metrics::histogram!(metric::STAGE_SECONDS, "stage" => "store")
                 .record(last_start.elapsed().as_secs_f64());
         }

@@ -13,6 +13,7 @@ mod common;
 mod connections;
 mod copies;
 mod devices;
+mod faults;
 mod http;
 mod live;
 mod mqtt;

@@ -34,7 +34,7 @@ async fn road() -> (Broker, TestServer, MqttPeer) {
 }
 
 /// Until the server has subscribed, which nobody announces: a device of its own asks until it is answered.
-async fn subscribed(peer: &mut MqttPeer) {
+pub async fn subscribed(peer: &mut MqttPeer) {
     within("the server's subscription", async {
         let short = Duration::from_millis(100);
         loop {
@@ -71,7 +71,7 @@ async fn incoming<T>(events: &mut EventLoop, what: &str, pick: impl Fn(Packet) -
 }
 
 /// A reading without numbers and time.
-fn bare() -> Reading {
+pub fn bare() -> Reading {
     Reading {
         seq: None,
         ts: None,
@@ -85,7 +85,7 @@ fn payload(reading: Reading, codec: Codec) -> Vec<u8> {
 }
 
 /// Publishes a reading and waits for its prediction and its ack.
-async fn passes(peer: &mut MqttPeer, device: &str, seq: u64) {
+pub async fn passes(peer: &mut MqttPeer, device: &str, seq: u64) {
     peer.read(device, Codec::Json, plain(seq)).await;
     peer.prediction(device, seq).await;
     peer.ack(device, seq).await;

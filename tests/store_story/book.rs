@@ -224,6 +224,7 @@ impl Pen {
             what,
             gaps: None,
             snapshot: None,
+            mark: None,
         }
     }
 

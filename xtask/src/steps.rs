@@ -203,6 +203,7 @@ fn clippy() -> Result<Done> {
 fn test() -> Result<Done> {
     tools::need_mosquitto()?;
     tools::need_postgres()?;
+    tools::need_faketime()?;
     shell::run(shell::cargo().args(["test", "--workspace"]))?;
     Ok(Done::Passed)
 }

@@ -58,6 +58,14 @@ pub fn need_postgres() -> Result<()> {
     Ok(())
 }
 
+/// Makes sure that a server's clock can be shifted: the program brings the library that does it.
+pub fn need_faketime() -> Result<()> {
+    match shell::find("faketime") {
+        Some(_) => Ok(()),
+        None => apt_install(&["faketime"]),
+    }
+}
+
 /// A Chromium that Playwright can drive: the one of the system, else Playwright's own.
 pub fn need_chromium() -> Result<PathBuf> {
     if let Some(path) = chromium().or_else(playwrights_chromium) {

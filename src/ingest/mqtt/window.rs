@@ -1,7 +1,7 @@
 //! Publishes that were received and are not acknowledged yet, in arrival order. Pure.
 //!
 //! Numbers each publish. A publish is released when it and all before it are done; those of an earlier connection are
-//! dropped instead, because their packet ids name other messages there.
+//! dropped instead, because their packet ids name other messages there. What was released counts until it has left.
 
 use std::collections::VecDeque;
 
@@ -11,6 +11,8 @@ pub struct AckWindow<P = rumqttc::v5::mqttbytes::v5::Publish> {
     generation: u64,
     first: u64,
     waiting: VecDeque<Waiting<P>>,
+    /// Acknowledgements that were released and have not left.
+    leaving: usize,
 }
 
 #[derive(Debug)]
@@ -27,6 +29,7 @@ impl<P> Default for AckWindow<P> {
             generation: 0,
             first: 0,
             waiting: VecDeque::new(),
+            leaving: 0,
         }
     }
 }
@@ -35,6 +38,7 @@ impl<P> AckWindow<P> {
     /// A new connection: earlier publishes will not be acknowledged.
     pub fn reconnected(&mut self) {
         self.generation += 1;
+        self.leaving = 0;
     }
 
     /// The current connection.
@@ -72,25 +76,33 @@ impl<P> AckWindow<P> {
         self.waiting.get_mut(place)
     }
 
-    /// The next publish to acknowledge, if the oldest is done.
-    pub fn release(&mut self) -> Option<P> {
-        loop {
-            let front = self.waiting.front()?;
-            let is_stale = front.generation != self.generation || front.abandoned;
-            if !front.done && !is_stale {
-                return None;
-            }
+    /// The next publish to acknowledge, if the oldest is done. It stays until it is released.
+    pub fn due(&mut self) -> Option<&P> {
+        let generation = self.generation;
+        let is_stale = |front: &Waiting<P>| front.generation != generation || front.abandoned;
+        while self.waiting.pop_front_if(|front| is_stale(front)).is_some() {
             self.first += 1;
-            let waiting = self.waiting.pop_front()?;
-            if !is_stale {
-                return Some(waiting.publish);
-            }
+        }
+        let front = self.waiting.front()?;
+        front.done.then_some(&front.publish)
+    }
+
+    /// The publish that was due is on its way to be acknowledged.
+    pub fn release(&mut self) {
+        if self.waiting.pop_front().is_some() {
+            self.first += 1;
+            self.leaving += 1;
         }
     }
 
-    /// Publishes that wait.
+    /// An acknowledgement that was released has left, or needs none.
+    pub fn left(&mut self) {
+        self.leaving = self.leaving.saturating_sub(1);
+    }
+
+    /// Publishes that are not acknowledged.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.leaving
     }
 }
 
@@ -99,7 +111,12 @@ mod tests {
     use super::*;
 
     fn release_all(window: &mut AckWindow<&'static str>) -> Vec<&'static str> {
-        std::iter::from_fn(|| window.release()).collect()
+        let next = || {
+            let publish = *window.due()?;
+            window.release();
+            Some(publish)
+        };
+        std::iter::from_fn(next).collect()
     }
 
     #[test]
@@ -111,7 +128,34 @@ mod tests {
         assert!(release_all(&mut window).is_empty());
         window.done(a);
         assert_eq!(release_all(&mut window), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_released_publish_counts_until_its_acknowledgement_has_left() {
+        let mut window = AckWindow::default();
+        let [a, b] = ["a", "b"].map(|publish| window.push(publish, 0));
+        window.done(a);
+        assert_eq!(release_all(&mut window), ["a"]);
+        assert_eq!(window.len(), 2);
+        window.left();
+        assert_eq!(window.len(), 1);
+        window.done(b);
+        assert_eq!(release_all(&mut window), ["b"]);
+        // What has not left with its connection never will.
+        window.reconnected();
         assert_eq!(window.len(), 0);
+    }
+
+    #[test]
+    fn a_publish_is_due_until_it_is_released() {
+        let mut window = AckWindow::default();
+        let only = window.push("only", 0);
+        assert_eq!(window.due(), None);
+        window.done(only);
+        assert_eq!(window.due(), Some(&"only"));
+        assert_eq!(window.due(), Some(&"only"));
+        window.release();
+        assert_eq!(window.due(), None);
     }
 
     #[test]

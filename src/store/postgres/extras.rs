@@ -1,6 +1,7 @@
 //! What a reading seldom brings: refusals, log rows, gaps, snapshots, feedback. A statement a kind and batch, rows through `unnest`.
 
 use super::commit::column;
+use super::receipts;
 use crate::store::Result;
 use crate::store::rows::{log_kind, signed};
 use crate::stream::{RefusalRow, Row, Snapshot, What, to_le_bytes};
@@ -14,7 +15,8 @@ pub async fn write(connection: &mut PgConnection, rows: &[&Row], at: i64) -> Res
     insert_log_rows(connection, rows, at).await?;
     insert_feedback(connection, rows, at).await?;
     replace_gaps(connection, rows).await?;
-    insert_snapshots(connection, rows).await
+    insert_snapshots(connection, rows).await?;
+    receipts::write(connection, rows).await
 }
 
 /// PostgreSQL's text cannot hold NUL; a peer's may.

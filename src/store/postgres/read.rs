@@ -9,7 +9,7 @@ use super::parts::Parts;
 use crate::store::rows::{self, log_kind, nack_code_of, numbering_of, signed};
 use crate::store::{
     DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, StoreError, StoredSample,
-    StoredSnapshot, StoredStream,
+    StoredSnapshot, StoredStream, StoredSwitch,
 };
 use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_bytes, is_folded};
 use sqlx::pool::PoolConnection;
@@ -229,6 +229,24 @@ fn kept_reading(row: &PgRow) -> LoggedReading {
         values: from_le_bytes(row.get(3)),
         folded: true,
     }
+}
+
+/// Versions that were put in place on a stream, newest first.
+pub async fn switches(readers: &Readers, stream: i64, limit: u32) -> Result<Vec<StoredSwitch>> {
+    let mut reader = readers.take().await?;
+    let rows = sqlx::query(
+        "SELECT version_id, reason FROM stream_log WHERE stream_id = $1 AND kind = $2 ORDER BY pos DESC LIMIT $3",
+    )
+    .bind(stream)
+    .bind(log_kind::SWITCH)
+    .bind(i64::from(limit))
+    .fetch_all(&mut *reader)
+    .await?;
+    let switch = |row: &PgRow| StoredSwitch {
+        version_id: row.get(0),
+        reason: row.get(1),
+    };
+    Ok(reader.done(rows.iter().map(switch).collect()))
 }
 
 /// The newest reset of a stream; the beginning of its log when there was none.

@@ -43,6 +43,13 @@ pub static SAMPLES: Bulk = Bulk::new(
     "",
 );
 
+/// Publishes that may be delivered again.
+pub static RECEIPTS: Bulk = Bulk::new(
+    "INSERT INTO mqtt_receipts (client, place, session, packet, hash, taken) VALUES ",
+    6,
+    " ON CONFLICT (client, place) DO UPDATE SET taken = excluded.taken",
+);
+
 impl Bulk {
     const fn new(head: &'static str, columns: usize, tail: &'static str) -> Self {
         Self {

@@ -3,7 +3,7 @@
 use crate::store::rows::{self, nack_code_of, numbering_of};
 use crate::store::{
     DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, StoreError, StoredSample,
-    StoredSnapshot, StoredStream,
+    StoredSnapshot, StoredStream, StoredSwitch,
 };
 use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_bytes};
 use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
@@ -190,6 +190,23 @@ fn kept_reading(row: &SqliteRow) -> LoggedReading {
         values: from_le_bytes(row.get(3)),
         folded: true,
     }
+}
+
+/// Versions that were put in place on a stream, newest first.
+pub async fn switches(pool: &SqlitePool, stream: i64, limit: u32) -> Result<Vec<StoredSwitch>> {
+    let rows = sqlx::query(
+        "SELECT version_id, reason FROM stream_log WHERE stream_id = ? AND kind = ? ORDER BY pos DESC LIMIT ?",
+    )
+    .bind(stream)
+    .bind(rows::log_kind::SWITCH)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let switch = |row: &SqliteRow| StoredSwitch {
+        version_id: row.get(0),
+        reason: row.get(1),
+    };
+    Ok(rows.iter().map(switch).collect())
 }
 
 /// What is known of one number: the sample if it was taken, else the refusal that consumed it.

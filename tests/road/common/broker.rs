@@ -7,6 +7,7 @@ use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tidegate_protocol::{Codec, ServerMessage, Wire};
@@ -20,7 +21,13 @@ const INBOX: usize = 20_000;
 pub struct Broker {
     child: Child,
     port: u16,
-    _dir: TempDir,
+    dir: Arc<TempDir>,
+}
+
+/// A broker that was stopped: its port and what it keeps.
+pub struct Stopped {
+    port: u16,
+    dir: Arc<TempDir>,
 }
 
 /// A port that was free a moment ago: Mosquitto cannot tell which one it was given.
@@ -35,14 +42,64 @@ impl Broker {
         Self::start_on(free_port()).await
     }
 
-    /// Starts a broker and waits until it takes connections.
+    /// Starts a broker and waits until it takes connections. It forgets everything when it stops.
     pub async fn start_on(port: u16) -> Self {
+        Self::start_keeping(port, "persistence false").await
+    }
+
+    /// Starts a broker that keeps sessions and messages over a stop.
+    pub async fn start_lasting() -> Self {
+        Self::start_keeping(free_port(), "persistence true\nuser root").await
+    }
+
+    async fn start_keeping(port: u16, persistence: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let config = dir.path().join("mosquitto.conf");
         let lines = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_inflight_messages 1000\nmax_queued_messages 100000\n"
+            "listener {port} 127.0.0.1\nallow_anonymous true\n{persistence}\npersistence_location {}/\nmax_inflight_messages 1000\nmax_queued_messages 100000\n",
+            dir.path().display()
         );
-        std::fs::write(&config, lines).expect("its configuration");
+        std::fs::write(dir.path().join("mosquitto.conf"), lines).expect("its configuration");
+        let dir = Arc::new(dir);
+        Stopped { port, dir }.start().await
+    }
+
+    /// Stops it in order.
+    pub async fn stop(mut self) -> Stopped {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(sent.expect("kill is there").success());
+        super::eventually("the broker's end", || {
+            let ended = matches!(self.child.try_wait(), Ok(Some(_)));
+            async move { ended }
+        })
+        .await;
+        Stopped {
+            port: self.port,
+            dir: Arc::clone(&self.dir),
+        }
+    }
+
+    /// What a server is told.
+    pub fn url(&self) -> String {
+        format!("mqtt://127.0.0.1:{}", self.port)
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// A peer that listens to every answer.
+    pub async fn peer(&self) -> MqttPeer {
+        MqttPeer::connect(self.port).await
+    }
+}
+
+impl Stopped {
+    /// Starts it again, on its port and with what it kept, and waits until it takes connections.
+    pub async fn start(self) -> Broker {
+        let Self { port, dir } = self;
+        let config = dir.path().join("mosquitto.conf");
         let child = Command::new(mosquitto())
             .arg("-c")
             .arg(&config)
@@ -55,21 +112,7 @@ impl Broker {
             TcpStream::connect(addr).await.is_ok()
         })
         .await;
-        Self {
-            child,
-            port,
-            _dir: dir,
-        }
-    }
-
-    /// What a server is told.
-    pub fn url(&self) -> String {
-        format!("mqtt://127.0.0.1:{}", self.port)
-    }
-
-    /// A peer that listens to every answer.
-    pub async fn peer(&self) -> MqttPeer {
-        MqttPeer::connect(self.port).await
+        Broker { child, port, dir }
     }
 }
 

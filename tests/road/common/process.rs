@@ -25,10 +25,21 @@ fn tidegate(arguments: &[&str]) -> Command {
 impl Process {
     /// Starts `tidegate serve` on a free port and waits until it listens.
     pub async fn serve(data_dir: &Path, more: &[&str]) -> Self {
+        Self::serve_with(data_dir, more, |_| {}).await
+    }
+
+    /// The same, for a command that `change` has changed: variables, where its log goes.
+    pub async fn serve_with(
+        data_dir: &Path,
+        more: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
         let dir = data_dir.to_str().expect("a path in UTF-8");
         let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--data-dir", dir];
         arguments.extend(more);
-        let mut child = tidegate(&arguments)
+        let mut command = tidegate(&arguments);
+        change(&mut command);
+        let mut child = command
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");

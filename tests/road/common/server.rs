@@ -5,8 +5,9 @@ use super::peer::{Device, Subscriber};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use tidegate::app::{Running, StartError, start};
+use tidegate::app::{Running, StartError, start, start_with};
 use tidegate::config::RawConfig;
+use tidegate_models::Zoo;
 use tidegate_protocol::Codec;
 
 /// A running server. It ends with the test: its tasks with the test's runtime, its folder when it is dropped.
@@ -28,6 +29,16 @@ impl TestServer {
         let mut raw = config(dir.path());
         change(&mut raw);
         let running = run(raw.clone()).await.expect("the server starts");
+        Self { running, raw, dir }
+    }
+
+    /// A server with these models and a configuration that `change` has changed.
+    pub async fn start_serving(zoo: Zoo, change: impl FnOnce(&mut RawConfig)) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut raw = config(dir.path());
+        change(&mut raw);
+        let checked = raw.clone().check().expect("the configuration is valid");
+        let running = start_with(checked, zoo).await.expect("the server starts");
         Self { running, raw, dir }
     }
 

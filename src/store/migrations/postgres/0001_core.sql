@@ -198,3 +198,23 @@ CREATE TABLE rollups (
     PRIMARY KEY (stream_id, span_s, start)
 );
 CREATE INDEX rollups_by_age ON rollups (span_s, at);
+
+-- MQTT publishes that were taken, for as long as the broker may deliver them again. Only those whose readings carry no number of their own.
+
+-- The broker's session of each client (`NODE-in@host:port`), counted. A broker that lost it begins another one, in which the same packet
+-- ids name other publishes.
+CREATE TABLE mqtt_sessions (
+    client  TEXT PRIMARY KEY,
+    session BIGINT NOT NULL
+);
+
+-- Written in the commit that holds the rows of the publish, and cut there to the publishes that may be unacknowledged at once.
+CREATE TABLE mqtt_receipts (
+    client  TEXT NOT NULL,
+    place   BIGINT NOT NULL,                   -- counts the client's publishes here, over sessions and restarts
+    session BIGINT NOT NULL,
+    taken   BIGINT NOT NULL,                   -- messages of the publish that are stored; a batch may be stored in parts
+    packet  INTEGER NOT NULL,                  -- packet id
+    hash    BYTEA NOT NULL,                    -- SHA-256 of topic, properties and payload
+    PRIMARY KEY (client, place)
+);

@@ -1,0 +1,168 @@
+//! Publishes that the broker delivers again, because the server's acknowledgement was lost on the way: readings without a number are
+//! stored once all the same.
+
+use super::gate::Gate;
+use super::lock::Intruder;
+use crate::common::http::{request, samples};
+use crate::common::{Broker, MqttPeer, Process, TestServer, eventually};
+use crate::mqtt::{bare, subscribed};
+use std::net::SocketAddr;
+use std::path::Path;
+use tidegate_protocol::message::{Feedback, Label};
+use tidegate_protocol::{Codec, DeviceMessage, ServerMessage, Wire};
+
+/// The client that receives, as its first packet names it.
+const RECEIVING: &str = "tidegate-in";
+/// So few that any publish that is never acknowledged soon blocks the rest.
+const FEW: u16 = 2;
+
+async fn server_at(broker: SocketAddr) -> TestServer {
+    TestServer::start_with(|raw| {
+        raw.mqtt.url = Some(format!("mqtt://{broker}"));
+        raw.mqtt.receive_maximum = FEW;
+    })
+    .await
+}
+
+async fn process_at(broker: SocketAddr, data_dir: &Path) -> Process {
+    let url = format!("mqtt://{broker}");
+    Process::serve_with(data_dir, &["--mqtt-url", &url], |command| {
+        command.env("TIDEGATE_MQTT__RECEIVE_MAXIMUM", FEW.to_string());
+    })
+    .await
+}
+
+/// Publishes a reading that says nothing but its values and waits for the ack of the number that it got.
+async fn numbered_as(peer: &mut MqttPeer, seq: u64) {
+    peer.read("rig-1", Codec::Json, bare()).await;
+    peer.ack("rig-1", seq).await;
+}
+
+async fn stored(addr: SocketAddr, count: usize) {
+    eventually("the stored readings", || async {
+        samples(addr, "rig-1").await.len() == count
+    })
+    .await;
+}
+
+/// Publishes `message`, whose acknowledgement no longer reaches the broker, and waits until `count` samples are stored.
+async fn publish_unheard(
+    peer: &MqttPeer,
+    gate: &Gate,
+    addr: SocketAddr,
+    message: &DeviceMessage,
+    count: usize,
+) {
+    gate.swallow_forth(RECEIVING);
+    let bytes = message.to_bytes(Codec::Json);
+    peer.publish("rig-1", Codec::Json, bytes).await;
+    stored(addr, count).await;
+}
+
+#[tokio::test]
+async fn a_publish_whose_acknowledgement_was_lost_is_stored_once() {
+    let broker = Broker::start().await;
+    let gate = Gate::before(broker.addr()).await;
+    let server = server_at(gate.addr()).await;
+    let mut peer = broker.peer().await;
+    subscribed(&mut peer).await;
+    numbered_as(&mut peer, 0).await;
+    let reading = DeviceMessage::Reading(bare());
+    publish_unheard(&peer, &gate, server.addr(), &reading, 2).await;
+    peer.ack("rig-1", 1).await;
+    gate.cut();
+    // It came again, and was acked again for a device that heard nothing.
+    peer.ack("rig-1", 1).await;
+    // The same bytes in a publish of their own are another reading.
+    for seq in 2..2 + 2 * u64::from(FEW) {
+        numbered_as(&mut peer, seq).await;
+    }
+    stored(server.addr(), 2 + 2 * usize::from(FEW)).await;
+    assert!(server.stop().await, "something was not acknowledged");
+}
+
+#[tokio::test]
+async fn a_publish_that_was_stored_before_a_kill_is_not_stored_again_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start().await;
+    let gate = Gate::before(broker.addr()).await;
+    let server = process_at(gate.addr(), dir.path()).await;
+    let mut peer = broker.peer().await;
+    subscribed(&mut peer).await;
+    numbered_as(&mut peer, 0).await;
+    let batch = DeviceMessage::Batch(vec![bare(), bare(), bare()]);
+    publish_unheard(&peer, &gate, server.addr(), &batch, 4).await;
+    server.kill().await;
+    gate.cut();
+
+    let server = process_at(gate.addr(), dir.path()).await;
+    for seq in 4..4 + 2 * u64::from(FEW) {
+        numbered_as(&mut peer, seq).await;
+    }
+    stored(server.addr(), 4 + 2 * usize::from(FEW)).await;
+    let metrics = request(server.addr(), "GET", "/metrics", None).await.body;
+    assert!(
+        metrics.contains("\ntidegate_mqtt_redelivered_total 1\n"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn a_reset_and_a_feedback_that_come_again_are_done_once() {
+    let broker = Broker::start().await;
+    let gate = Gate::before(broker.addr()).await;
+    let server = server_at(gate.addr()).await;
+    let mut peer = broker.peer().await;
+    subscribed(&mut peer).await;
+    numbered_as(&mut peer, 0).await;
+    let feedback = DeviceMessage::Feedback(Feedback {
+        epoch: None,
+        seq: 0,
+        label: Label::Text("normal".into()),
+        reference: None,
+    });
+    let told = |message: &ServerMessage| {
+        let is_told = matches!(
+            message,
+            ServerMessage::Feedback(_) | ServerMessage::Reset(_)
+        );
+        is_told.then_some(())
+    };
+    for message in [feedback, DeviceMessage::Reset] {
+        publish_unheard(&peer, &gate, server.addr(), &message, 1).await;
+        peer.expect("rig-1", "acks", told).await;
+        gate.cut();
+        peer.ack("rig-1", 0).await;
+    }
+    let mut database = Intruder::open(&server.data_dir()).await;
+    let resets = "SELECT CAST(count(*) AS TEXT) FROM stream_log WHERE kind = 2";
+    assert_eq!(database.texts(resets).await, ["1"]);
+    let feedback = "SELECT CAST(count(*) AS TEXT) FROM feedback";
+    assert_eq!(database.texts(feedback).await, ["1"]);
+    assert!(server.stop().await, "something was not acknowledged");
+}
+
+/// The broker begins to count its packets anew: the same packet id, and the same bytes, are another publish.
+#[tokio::test]
+async fn a_publish_of_another_session_is_never_taken_for_one_of_before() {
+    let broker = Broker::start().await;
+    let server = server_at(broker.addr()).await;
+    let mut database = Intruder::open(&server.data_dir()).await;
+    let mut peer = broker.peer().await;
+    subscribed(&mut peer).await;
+    for seq in 0..4 {
+        numbered_as(&mut peer, seq).await;
+    }
+    // As many are remembered as may be unacknowledged.
+    let kept = "SELECT CAST(session || ':' || place AS TEXT) FROM mqtt_receipts ORDER BY place";
+    assert_eq!(database.texts(kept).await, ["1:2", "1:3"]);
+    let broker = broker.stop().await.start().await;
+    let mut peer = broker.peer().await;
+    subscribed(&mut peer).await;
+    for seq in 4..8 {
+        numbered_as(&mut peer, seq).await;
+    }
+    assert_eq!(database.texts(kept).await, ["2:6", "2:7"]);
+    stored(server.addr(), 8).await;
+    assert!(server.stop().await, "something was not acknowledged");
+}
