@@ -2,18 +2,26 @@
 //!
 //! The path is the server's own writer: rows of many streams through its queue, compare-and-set of each stream, samples, a snapshot every 256
 //! readings, commit, and the sink told. The yardstick is sqlx alone: as many rows a transaction, 500 a statement, into the same `samples` table with
-//! the same indexes, nothing else. Printed as rows a second and as a ratio; the median of the runs counts.
+//! the same indexes, nothing else. Printed as rows a second and as a ratio; the median of the runs counts. PostgreSQL is one of the bench's
+//! own, on the same disk.
+
+#[path = "store/bare_postgres.rs"]
+mod bare_postgres;
+#[allow(dead_code, reason = "tests use the rest")]
+#[path = "../tests/common/postgres.rs"]
+mod postgres;
 
 use clap::Parser;
+use postgres::Postgres;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate::config::{RawConfig, StoreConfig};
-use tidegate::store::sqlite::SqliteStore;
+use tempfile::TempDir;
+use tidegate::config::{Config, RawConfig};
 use tidegate::store::writer::{CommitSink, Entry, writer};
-use tidegate::store::{Store, StoreError};
+use tidegate::store::{self, Store, StoreError};
 use tidegate::stream::{
     Flags, Marks, Numbering, Row, SampleRow, Snapshot, StreamKey, StreamRef, VersionRef, What,
 };
@@ -52,14 +60,13 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(measure(&args))
 }
 
+/// A database to measure.
+enum Place {
+    Sqlite,
+    Postgres(String),
+}
+
 async fn measure(args: &Args) -> anyhow::Result<()> {
-    let mut path = Vec::new();
-    let mut bare = Vec::new();
-    for _ in 0..args.runs.max(1) {
-        bare.push(bare_sqlite(args.rows).await?);
-        path.push(through_writer(args.rows).await?);
-    }
-    let (path, bare) = (median(path), median(bare));
     println!(
         "{} rows of {STREAMS} streams, {} runs",
         args.rows, args.runs
@@ -68,12 +75,34 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
         "{:<10} {:>14} {:>14} {:>7}",
         "store", "path rows/s", "bare rows/s", "ratio"
     );
-    println!(
-        "{:<10} {path:>14.0} {bare:>14.0} {:>7.2}",
-        "sqlite",
-        path / bare
-    );
+    measure_place("sqlite", &Place::Sqlite, args).await?;
+    let own = Postgres::start().await;
+    measure_place("postgres", &Place::Postgres(own.url()), args).await?;
     Ok(())
+}
+
+async fn measure_place(name: &str, place: &Place, args: &Args) -> anyhow::Result<()> {
+    let mut path = Vec::new();
+    let mut bare = Vec::new();
+    for _ in 0..args.runs.max(1) {
+        bare.push(bare_insert(place, args.rows).await?);
+        path.push(through_writer(place, args.rows).await?);
+    }
+    let (path, bare) = (median(path), median(bare));
+    let ratio = path / bare;
+    println!("{name:<10} {path:>14.0} {bare:>14.0} {ratio:>7.2}");
+    Ok(())
+}
+
+async fn bare_insert(place: &Place, rows: usize) -> anyhow::Result<f64> {
+    match place {
+        Place::Sqlite => bare_sqlite(rows).await,
+        Place::Postgres(url) => {
+            let (config, _dir) = configured(place)?;
+            register_and_leave(&config).await?;
+            bare_postgres::insert(url, rows, config.store.max_batch).await
+        }
+    }
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {
@@ -81,8 +110,25 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates[rates.len() / 2]
 }
 
-fn config() -> anyhow::Result<StoreConfig> {
-    Ok(RawConfig::default().check()?.store)
+/// The configuration of a server on an empty database, and its folder.
+fn configured(place: &Place) -> anyhow::Result<(Config, TempDir)> {
+    let dir = tempfile::tempdir()?;
+    let mut raw = RawConfig {
+        data_dir: dir.path().to_owned(),
+        ..RawConfig::default()
+    };
+    if let Place::Postgres(url) = place {
+        raw.store.url = Some(url.clone().into());
+    }
+    Ok((raw.check()?, dir))
+}
+
+/// The server makes the schema and leaves.
+async fn register_and_leave(config: &Config) -> anyhow::Result<()> {
+    let opened = store::open(config).await?;
+    register(opened.store.as_ref()).await?;
+    opened.store.close().await;
+    Ok(())
 }
 
 /// Counts commits and tells when the last row is durable.
@@ -107,12 +153,10 @@ impl CommitSink<()> for Counting {
     }
 }
 
-async fn through_writer(rows: usize) -> anyhow::Result<f64> {
-    let dir = tempfile::tempdir()?;
-    let config = config()?;
-    let store: Arc<dyn Store> = Arc::new(
-        SqliteStore::open(&dir.path().join("tidegate.db"), config.synchronous_full).await?,
-    );
+async fn through_writer(place: &Place, rows: usize) -> anyhow::Result<f64> {
+    let (config, _dir) = configured(place)?;
+    let opened = store::open(&config).await?;
+    let store = Arc::clone(&opened.store);
     let version = register(store.as_ref()).await?;
     let rows = made_rows(rows, &version);
     let (done, wait) = oneshot::channel();
@@ -120,7 +164,7 @@ async fn through_writer(rows: usize) -> anyhow::Result<f64> {
         left: rows.len(),
         done: Some(done),
     };
-    let (handle, writer) = writer(Arc::clone(&store), config, 0, sink);
+    let (handle, writer) = writer(Arc::clone(&store), config.store, 0, sink);
     let flush = CancellationToken::new();
     let writing = tokio::spawn(writer.run(flush.clone()));
     let count = rows.len();
@@ -138,6 +182,9 @@ async fn through_writer(rows: usize) -> anyhow::Result<f64> {
     flush.cancel();
     writing.await?;
     store.close().await;
+    if let Place::Postgres(url) = place {
+        bare_postgres::empty(url).await?;
+    }
     Ok(per_s(count, took))
 }
 
@@ -236,19 +283,16 @@ fn output(seq: u64) -> Output {
 
 /// sqlx alone: the same columns, the same indexes, as many rows a transaction as the server's largest commit.
 async fn bare_sqlite(rows: usize) -> anyhow::Result<f64> {
-    let dir = tempfile::tempdir()?;
-    let config = config()?;
-    // The server makes the schema and leaves.
-    let store = SqliteStore::open(&dir.path().join("tidegate.db"), config.synchronous_full).await?;
-    register(&store).await?;
-    store.close().await;
+    let (config, dir) = configured(&Place::Sqlite)?;
+    register_and_leave(&config).await?;
+    let max_batch = config.store.max_batch;
     let mut connection = bare_connection(&dir.path().join("tidegate.db")).await?;
     let encoded: Vec<(Vec<u8>, Vec<u8>)> = (0..rows as u64).map(encoded).collect();
     let start = Instant::now();
-    for (batch, chunk) in encoded.chunks(config.max_batch).enumerate() {
+    for (batch, chunk) in encoded.chunks(max_batch).enumerate() {
         let mut transaction = connection.begin().await?;
         for (part, chunk) in chunk.chunks(BARE_CHUNK).enumerate() {
-            let first = batch * config.max_batch + part * BARE_CHUNK;
+            let first = batch * max_batch + part * BARE_CHUNK;
             insert_bare(&mut transaction, first, chunk).await?;
         }
         transaction.commit().await?;

@@ -78,6 +78,11 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Folder of the cluster, with `pg_hba.conf` in it.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")

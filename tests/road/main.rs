@@ -18,6 +18,7 @@ mod http;
 mod live;
 mod mqtt;
 mod numbers;
+mod postgres;
 mod refusals;
 mod restart;
 mod start;

@@ -1,7 +1,11 @@
 //! A process that is killed or told to stop: nothing acknowledged is lost, and predictions go on bit for bit.
+//!
+//! What has to hold on every database is a function over a [`Home`]; `postgres.rs` calls it too.
 
 use super::common::http::{request, samples};
-use super::common::{Device, Process, TestServer, answer, batch, bits, eventually, reading, rig};
+use super::common::{
+    Device, Home, Process, TestServer, answer, batch, bits, eventually, reading, rig,
+};
 use tidegate_protocol::{Codec, Sample};
 
 /// Readings of a whole run: more than two snapshots and the calibration.
@@ -15,16 +19,19 @@ fn row(sample: &Sample) -> (u64, i64, Vec<u32>, Vec<u8>) {
 
 #[tokio::test]
 async fn a_killed_server_goes_on_where_it_was_bit_for_bit() {
+    goes_on_bit_for_bit(&Home::sqlite()).await;
+}
+
+pub async fn goes_on_bit_for_bit(home: &Home) {
     let values = rig(11, READINGS);
     let whole = TestServer::start().await;
     let mut device = whole.device("rig-1").await;
     let expected = device.stream(&values, 0, READINGS).await;
 
-    let dir = tempfile::tempdir().unwrap();
     let mut predictions = Vec::new();
     // Killed inside the calibration, right behind it, and between two snapshots.
     for until in [150, 420, 611, READINGS] {
-        let server = Process::serve(dir.path(), &[]).await;
+        let server = home.serve().await;
         let mut device = Device::open(server.addr(), "device=rig-1", Codec::Json).await;
         let from = usize::try_from(device.welcome.resume_from).unwrap();
         assert_eq!(
@@ -38,7 +45,7 @@ async fn a_killed_server_goes_on_where_it_was_bit_for_bit() {
     let answers = |list: &[_]| list.iter().map(answer).collect::<Vec<_>>();
     assert_eq!(answers(&predictions), answers(&expected));
 
-    let server = Process::serve(dir.path(), &[]).await;
+    let server = home.serve().await;
     let stored = samples(server.addr(), "rig-1").await;
     let uninterrupted = whole.samples("rig-1").await;
     assert_eq!(
@@ -49,9 +56,12 @@ async fn a_killed_server_goes_on_where_it_was_bit_for_bit() {
 
 #[tokio::test]
 async fn a_kill_in_mid_stream_loses_nothing_that_was_acked() {
+    loses_nothing_that_was_acked(&Home::sqlite()).await;
+}
+
+pub async fn loses_nothing_that_was_acked(home: &Home) {
     let values = rig(12, READINGS);
-    let dir = tempfile::tempdir().unwrap();
-    let server = Process::serve(dir.path(), &[]).await;
+    let server = home.serve().await;
     let mut device = Device::open(server.addr(), "device=rig-1", Codec::Bincode).await;
     // Everything is on its way when the first ack comes; then the process dies.
     device.send(&batch(&values, 0, 350)).await;
@@ -59,7 +69,7 @@ async fn a_kill_in_mid_stream_loses_nothing_that_was_acked() {
     let acked = device.any_ack().await.seq;
     server.kill().await;
 
-    let server = Process::serve(dir.path(), &[]).await;
+    let server = home.serve().await;
     let mut device = Device::open(server.addr(), "device=rig-1", Codec::Bincode).await;
     let resume_from = device.welcome.resume_from;
     assert!(
@@ -77,9 +87,12 @@ async fn a_kill_in_mid_stream_loses_nothing_that_was_acked() {
 
 #[tokio::test]
 async fn a_stop_commits_and_acks_everything_that_was_taken() {
+    stops_clean(&Home::sqlite()).await;
+}
+
+pub async fn stops_clean(home: &Home) {
     let values = rig(13, 300);
-    let dir = tempfile::tempdir().unwrap();
-    let server = Process::serve(dir.path(), &[]).await;
+    let server = home.serve().await;
     let addr = server.addr();
     let mut device = Device::open(addr, "device=rig-1", Codec::Json).await;
     device.send(&batch(&values, 0, 300)).await;
@@ -91,22 +104,25 @@ async fn a_stop_commits_and_acks_everything_that_was_taken() {
     assert_eq!((error.code.as_str(), code), ("shutting_down", 4001));
     assert!(server.exit().await.success());
 
-    let server = Process::serve(dir.path(), &[]).await;
+    let server = home.serve().await;
     assert_eq!(samples(server.addr(), "rig-1").await.len(), 300);
 }
 
 #[tokio::test]
 async fn a_stream_remembers_its_gaps_and_refusals_over_a_kill() {
+    remembers_its_gaps(&Home::sqlite()).await;
+}
+
+pub async fn remembers_its_gaps(home: &Home) {
     let values = rig(14, 10);
-    let dir = tempfile::tempdir().unwrap();
-    let server = Process::serve(dir.path(), &[]).await;
+    let server = home.serve().await;
     let mut device = Device::open(server.addr(), "device=rig-1", Codec::Json).await;
     device.read(reading(0, &values[0])).await;
     device.read(reading(5, &values[5])).await;
     device.ack(5).await;
     server.kill().await;
 
-    let server = Process::serve(dir.path(), &[]).await;
+    let server = home.serve().await;
     let mut device = Device::open(server.addr(), "device=rig-1", Codec::Json).await;
     assert_eq!(device.welcome.resume_from, 6);
     device.read(reading(3, &values[3])).await;

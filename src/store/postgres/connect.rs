@@ -9,9 +9,10 @@ use std::time::Duration;
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// The server finds out within half a minute that this machine is gone, and lets go of what its session held.
-const KEEPALIVE: &str =
-    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3";
+/// The server finds out within half a minute that this machine is gone, and lets go of what its session held. Its notices
+/// are not for us.
+const SESSION: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+     SET client_min_messages = warning";
 
 /// What every connection asks for.
 pub fn options(given: &PgConnectOptions) -> PgConnectOptions {
@@ -26,7 +27,7 @@ pub fn options(given: &PgConnectOptions) -> PgConnectOptions {
 pub async fn writer(options: &PgConnectOptions, full: bool, place: &str) -> Result<PgConnection> {
     let connected = tokio::time::timeout(CONNECT, PgConnection::connect_with(options)).await;
     let mut connection = connected.map_err(|_| StoreError::Slow(CONNECT))??;
-    sqlx::raw_sql(KEEPALIVE).execute(&mut connection).await?;
+    sqlx::raw_sql(SESSION).execute(&mut connection).await?;
     make_durable(&mut connection, full, place).await?;
     Ok(connection)
 }

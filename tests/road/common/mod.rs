@@ -1,13 +1,21 @@
-//! What the tests share: a server in this process, a server in its own process, devices, subscribers, HTTP and a broker.
+//! What the tests share: a server in this process, a server in its own process, devices, subscribers, HTTP, a broker and a
+//! database server.
 
 pub mod broker;
+pub mod home;
 pub mod http;
+pub mod lossy;
 pub mod peer;
+#[path = "../../common/postgres.rs"]
+pub mod postgres;
 pub mod process;
 pub mod server;
 
 pub use broker::{Broker, MqttPeer};
+pub use home::Home;
+pub use lossy::Lossy;
 pub use peer::{Device, Subscriber};
+pub use postgres::Postgres;
 pub use process::Process;
 pub use server::TestServer;
 

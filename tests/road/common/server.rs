@@ -42,6 +42,11 @@ impl TestServer {
         Self { running, raw, dir }
     }
 
+    /// A server with the defaults on a database server.
+    pub async fn start_on(postgres: &super::Postgres) -> Self {
+        Self::start_with(|raw| raw.store.url = Some(postgres.url().into())).await
+    }
+
     /// Stops it in order and starts another one on the same folder.
     pub async fn restart(self) -> Self {
         let Self { running, raw, dir } = self;
@@ -53,6 +58,11 @@ impl TestServer {
     /// Stops it in order; true when everything that was taken is committed and told.
     pub async fn stop(self) -> bool {
         self.running.stop().await
+    }
+
+    /// Ends when another server has taken its database over.
+    pub async fn lost(&self) -> tidegate::app::Lost {
+        super::within("a loss", self.running.lost()).await
     }
 
     /// Where it listens.

@@ -1,0 +1,44 @@
+//! Where a server in its own process keeps its rows, over kills and restarts.
+
+use super::{Postgres, Process};
+use tempfile::TempDir;
+
+/// A folder, or a PostgreSQL of the test's own.
+pub struct Home {
+    dir: TempDir,
+    /// The database server, where there is one.
+    pub postgres: Option<Postgres>,
+}
+
+impl Home {
+    /// A folder of its own.
+    pub fn sqlite() -> Self {
+        Self {
+            dir: tempfile::tempdir().expect("a temporary folder"),
+            postgres: None,
+        }
+    }
+
+    /// A database server of its own.
+    pub async fn postgres() -> Self {
+        Self {
+            postgres: Some(Postgres::start().await),
+            ..Self::sqlite()
+        }
+    }
+
+    /// Starts a server on it.
+    pub async fn serve(&self) -> Process {
+        self.serve_with(&[]).await
+    }
+
+    /// Starts a server with more arguments on it.
+    pub async fn serve_with(&self, more: &[&str]) -> Process {
+        let url = self.postgres.as_ref().map(Postgres::url);
+        let mut arguments = more.to_vec();
+        if let Some(url) = &url {
+            arguments.extend(["--store-url", url]);
+        }
+        Process::serve(self.dir.path(), &arguments).await
+    }
+}
