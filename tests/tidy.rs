@@ -43,12 +43,14 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     // The doors: the road and the handles of the stations.
     ("ingest", "ground stations pipeline"),
     ("http", "ground stations pipeline ingest"),
+    // The stored log run again, and written out for others.
+    ("replay", "ground inference store"),
     // Wiring.
     ("app", "*"),
     // The device's side: speaks the protocol, knows nothing of the server.
     ("client", ""),
-    // Commands: start the server, be its client.
-    ("cli", "app client config store telemetry"),
+    // Commands: start the server, be its client, read its log.
+    ("cli", "app client config replay store telemetry"),
     ("main", "cli"),
     // Declares the modules.
     ("lib", "*"),

@@ -1,16 +1,19 @@
 //! The commands of the `tidegate` binary.
 //!
-//! `serve` and `demo` start a server; `send` is a device; `health` asks a server how it is; `reset` has a device calibrate
-//! anew. Each command's flags are a struct in its file.
+//! `serve` and `demo` start a server; `send` and `import` are devices; `health` asks a server how it is; `reset` has a device
+//! calibrate anew; `replay` and `export` read the log. Each command's flags are a struct in its file.
 
 mod ask;
 pub mod backup;
 pub mod demo;
 pub mod health;
+mod output;
+pub mod replay;
 pub mod reset;
 pub mod rigs;
 pub mod send;
 pub mod serve;
+mod source;
 pub mod table;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -33,6 +36,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Stream a CSV file as a device would.
     Send(send::SendArgs),
+    /// Run the stored log again and compare every prediction.
+    Replay(replay::ReplayArgs),
     /// Ask a server whether it is ready.
     Health(health::HealthArgs),
     /// Copy the database to one file.
@@ -58,6 +63,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Send(args) => send::run(args).await,
+            Command::Replay(args) => replay::run(args).await,
             Command::Health(args) => health::run(args).await,
             Command::Backup(args) => backup::backup(args).await,
             Command::Restore(args) => backup::restore(args).await,

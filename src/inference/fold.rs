@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// A stream's state under one version.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fold {
     served: Arc<Served>,
     state: Vec<f32>,

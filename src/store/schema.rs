@@ -29,3 +29,8 @@ pub fn refuse_newer(known: &Migrator, found: Option<i64>, place: &str) -> Result
         _ => Ok(()),
     }
 }
+
+/// The schema that this build knows.
+pub fn newest(migrations: &Migrator) -> i64 {
+    migrations.iter().map(|m| m.version).max().unwrap_or(0)
+}

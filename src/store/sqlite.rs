@@ -6,8 +6,11 @@
 
 mod bulk;
 pub mod copy;
+mod history;
 mod read;
 mod upkeep;
+
+pub use history::SqliteHistory;
 
 use super::rows::{self, Move, gather_moves, log_kind, numbering_code, signed};
 use super::{

@@ -7,6 +7,7 @@ mod columns;
 mod time;
 
 pub use columns::{Mapping, MappingError};
+pub(super) use time::parse_iso;
 
 use columns::Columns;
 use std::path::{Path, PathBuf};
