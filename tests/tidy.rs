@@ -45,12 +45,16 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("http", "ground stations pipeline ingest"),
     // The stored log run again, and written out for others.
     ("replay", "ground inference store"),
+    ("export", "ground store"),
     // Wiring.
     ("app", "*"),
     // The device's side: speaks the protocol, knows nothing of the server.
     ("client", ""),
     // Commands: start the server, be its client, read its log.
-    ("cli", "app client config replay store telemetry"),
+    (
+        "cli",
+        "app client config export inference replay store stream telemetry",
+    ),
     ("main", "cli"),
     // Declares the modules.
     ("lib", "*"),

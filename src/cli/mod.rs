@@ -6,6 +6,7 @@
 mod ask;
 pub mod backup;
 pub mod demo;
+pub mod export;
 pub mod health;
 mod output;
 pub mod replay;
@@ -38,6 +39,8 @@ enum Command {
     Send(send::SendArgs),
     /// Run the stored log again and compare every prediction.
     Replay(replay::ReplayArgs),
+    /// Write stored samples out as CSV, JSON lines or Parquet.
+    Export(export::ExportArgs),
     /// Ask a server whether it is ready.
     Health(health::HealthArgs),
     /// Copy the database to one file.
@@ -64,6 +67,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args).await,
             Command::Send(args) => send::run(args).await,
             Command::Replay(args) => replay::run(args).await,
+            Command::Export(args) => export::run(args).await,
             Command::Health(args) => health::run(args).await,
             Command::Backup(args) => backup::backup(args).await,
             Command::Restore(args) => backup::restore(args).await,

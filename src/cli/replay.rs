@@ -5,7 +5,7 @@
 use super::output::Output;
 use super::source::{self, RangeArgs, SourceArgs};
 use crate::replay::{self, Comparison, Options, Outcome, Progress, Verified, Versions};
-use crate::store::history::LoggedStream;
+use crate::store::history::{LoggedStream, all_streams};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::Write;
@@ -93,7 +93,7 @@ async fn replay(args: &ReplayArgs) -> anyhow::Result<u8> {
     let models_dir = args.source.models_dir()?;
     let endpoint = &args.range.endpoint;
     let versions = Versions::load(models_dir.as_deref(), endpoint, &history.versions().await?)?;
-    let streams = replay::streams(history.as_ref(), &args.range.streams()).await?;
+    let streams = all_streams(history.as_ref(), &args.range.streams()).await?;
     let options = Options {
         from: args.range.from.map(|from| from.0),
         to: args.range.to.map(|to| to.0),

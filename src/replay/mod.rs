@@ -21,12 +21,8 @@ pub use report::{Difference, Outcome, Verified};
 pub use verify::verify;
 pub use versions::{Unknown, Versions};
 
-use crate::store::history::{LoggedStream, StreamFilter};
 use crate::store::{History, StoreError};
 use std::sync::Arc;
-
-/// Streams listed at once.
-const PAGE: u32 = 1_000;
 
 /// Why a replay did not come to a report.
 #[derive(Debug, thiserror::Error)]
@@ -76,26 +72,6 @@ impl Options {
 pub trait Progress: Send + Sync {
     /// So many samples were replayed.
     fn replayed(&self, samples: u64);
-}
-
-/// Every stream that fits, by (endpoint, device, import).
-///
-/// # Errors
-/// A database that cannot be read.
-pub async fn streams(
-    history: &dyn History,
-    filter: &StreamFilter,
-) -> Result<Vec<LoggedStream>, StoreError> {
-    let mut all: Vec<LoggedStream> = Vec::new();
-    loop {
-        let cursor = all.last().map(|stream| stream.stream.key.clone());
-        let page = history.streams(filter, cursor.as_ref(), PAGE).await?;
-        let is_last = page.len() < PAGE as usize;
-        all.extend(page);
-        if is_last {
-            return Ok(all);
-        }
-    }
 }
 
 /// A replay's surroundings, shared by its workers.
