@@ -8,6 +8,7 @@ pub mod backup;
 pub mod demo;
 pub mod export;
 pub mod health;
+pub mod import;
 mod output;
 pub mod replay;
 pub mod reset;
@@ -37,6 +38,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Stream a CSV file as a device would.
     Send(send::SendArgs),
+    /// Back-fill a CSV file into an epoch of its own, beside the live stream.
+    Import(import::ImportArgs),
     /// Run the stored log again and compare every prediction.
     Replay(replay::ReplayArgs),
     /// Write stored samples out as CSV, JSON lines or Parquet.
@@ -66,6 +69,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Send(args) => send::run(args).await,
+            Command::Import(args) => import::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Export(args) => export::run(args).await,
             Command::Health(args) => health::run(args).await,

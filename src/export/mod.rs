@@ -29,10 +29,10 @@ pub enum ExportError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The target could not be written.
-    #[error("export: {0}")]
+    #[error("export: the rows cannot be written")]
     Write(#[from] std::io::Error),
     /// Parquet's own writer.
-    #[error("export: {0}")]
+    #[error("export: the Parquet file cannot be written")]
     Parquet(#[from] ::parquet::errors::ParquetError),
     /// A reading of another revision of the endpoint's schema.
     #[error(
