@@ -32,7 +32,7 @@ pub enum ReplayError {
     Store(#[from] StoreError),
     /// The models could not be loaded.
     #[error("models: {0}")]
-    Models(String),
+    Models(#[from] tidegate_models::LoadError),
     /// The version to compare with is not there.
     #[error("no version {wanted} of endpoint {endpoint}; there is {known}")]
     NoVersion {

@@ -67,7 +67,7 @@ async fn walk_stream(
 ) -> Result<(StreamVerified, Option<Place>), StoreError> {
     let history = context.history.as_ref();
     let kept = history.kept(stream.stream.id).await?;
-    let mut walk = Walk::new(context, stream);
+    let mut walk = Walk::new(&context.versions, context.options, stream);
     walk.report.counts.retired = stream.samples.saturating_sub(kept.count);
     let from = match kept.first {
         Some(first) if walk.report.counts.retired > 0 => walk.begin(history, first).await?,
@@ -101,10 +101,10 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(context: &'a Context, stream: &'a LoggedStream) -> Self {
+    fn new(versions: &'a Versions, options: Options, stream: &'a LoggedStream) -> Self {
         Self {
-            versions: &context.versions,
-            options: context.options,
+            versions,
+            options,
             stream,
             state: Err(Unknown::BeforeSnapshot),
             rival: None,
@@ -408,3 +408,7 @@ fn compare_floats(stored: &[f32], folded: &[f32]) -> Option<(String, String)> {
     );
     Some((recorded, folded[first].to_string()))
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

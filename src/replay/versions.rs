@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use tidegate_models::Zoo;
 use tidegate_protocol::EndpointName;
 
 /// Why a reading's prediction cannot be run again.
@@ -72,7 +73,11 @@ impl Versions {
         endpoint: &EndpointName,
         recorded: &[LoggedVersion],
     ) -> Result<Self, ReplayError> {
-        let zoo = load_zoo(dir).map_err(|error| ReplayError::Models(error.to_string()))?;
+        Ok(Self::of(&load_zoo(dir)?, endpoint, recorded))
+    }
+
+    /// The versions of a loaded zoo, held against what was recorded.
+    pub fn of(zoo: &Zoo, endpoint: &EndpointName, recorded: &[LoggedVersion]) -> Self {
         let of_endpoint = recorded
             .iter()
             .filter(|version| version.endpoint == endpoint.as_str());
@@ -108,7 +113,7 @@ impl Versions {
             }
             versions.engine.add(endpoint.clone(), loaded, &ids);
         }
-        Ok(versions)
+        versions
     }
 
     /// The endpoint, where it is loaded.
@@ -143,7 +148,7 @@ impl Versions {
     /// `model/version` of a row id.
     pub fn name(&self, id: i64) -> String {
         let known = self.names.get(&id).cloned();
-        known.unwrap_or_else(|| format!("of row {id}, which is not recorded,"))
+        known.unwrap_or_else(|| format!("row {id} (not recorded)"))
     }
 
     /// The recorded version, if it can run.

@@ -15,6 +15,7 @@ mod copies;
 mod devices;
 mod http;
 mod live;
+mod log;
 mod mqtt;
 mod numbers;
 mod refusals;
