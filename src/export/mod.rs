@@ -73,13 +73,17 @@ pub struct Exported {
 }
 
 /// Rows on their way into one of the forms; the first one writes what stands before it.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "an export has one, and it is never moved around"
+)]
 pub enum Sheet<W: Write + Send> {
     /// See [`Form::Csv`].
     Csv(text::Csv<W>),
     /// See [`Form::JsonLines`].
     JsonLines(text::JsonLines<W>),
     /// See [`Form::Parquet`].
-    Parquet(Box<parquet::Sheet<W>>),
+    Parquet(parquet::Sheet<W>),
 }
 
 impl<W: Write + Send> Sheet<W> {
@@ -88,7 +92,7 @@ impl<W: Write + Send> Sheet<W> {
         match form {
             Form::Csv => Self::Csv(text::Csv::new(columns, out)),
             Form::JsonLines => Self::JsonLines(text::JsonLines::new(columns, out)),
-            Form::Parquet => Self::Parquet(Box::new(parquet::Sheet::new(columns, out))),
+            Form::Parquet => Self::Parquet(parquet::Sheet::new(columns, out)),
         }
     }
 

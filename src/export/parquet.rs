@@ -76,7 +76,7 @@ impl<W: Write + Send> Sheet<W> {
     }
 
     /// Writes the last group and the footer.
-    pub fn finish(mut self: Box<Self>) -> Result<W, ExportError> {
+    pub fn finish(mut self) -> Result<W, ExportError> {
         if self.rows > 0 {
             self.write_group()?;
         }

@@ -1,7 +1,7 @@
 //! The recorded versions run again: all is equal to the bit, and whatever is not is found and named.
 
 use super::{EVENTFUL, over, record_eventful_run, tamper, tidegate};
-use crate::common::{Process, START_MS, TestServer, reading, rig};
+use crate::common::{Process, START_MS, TestServer, eventually, reading, rig};
 use std::path::Path;
 use tidegate_protocol::DeviceMessage;
 
@@ -162,6 +162,29 @@ async fn a_report_is_the_same_for_any_number_of_threads() {
             assert_eq!(said[0], said[1], "{format}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_log_that_retention_cuts_meanwhile_replays_equal() {
+    let server = TestServer::start_with(|raw| raw.store.max_bytes = 1_000_000).await;
+    let (dir, count) = (server.data_dir(), 9_000);
+    let values = rig(51, count);
+    let mut device = server.device("rig-1").await;
+    for from in (0..count).step_by(1_000) {
+        device.stream(&values, from, from + 1_000).await;
+    }
+    eventually("retention", || async {
+        let said = over("replay", &dir, &[]).await;
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(said.count("not reproducible"), 0, "{said:?}");
+        let retired = match said.out.contains("no longer stored") {
+            true => said.count("no longer stored"),
+            false => 0,
+        };
+        assert_eq!(said.count("equal") + retired, count as u64, "{said:?}");
+        retired > 0
+    })
+    .await;
 }
 
 #[tokio::test]
