@@ -30,19 +30,16 @@ pub struct Cli {
     command: Command,
 }
 
+/// Where the flags' struct explains the command at length, nothing is said here: it would hide that.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server.
     Serve(serve::ServeArgs),
     /// Run a server with simulated pump rigs and say where to look.
     Demo(demo::DemoArgs),
-    /// Stream a CSV file as a device would.
     Send(send::SendArgs),
-    /// Back-fill a CSV file into an epoch of its own, beside the live stream.
     Import(import::ImportArgs),
-    /// Run the stored log again and compare every prediction.
     Replay(replay::ReplayArgs),
-    /// Write stored samples out as CSV, JSON lines or Parquet.
     Export(export::ExportArgs),
     /// Ask a server whether it is ready.
     Health(health::HealthArgs),
