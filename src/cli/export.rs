@@ -74,6 +74,7 @@ impl From<FormName> for Form {
 /// What keeps the file from being whole; it is not made then.
 pub async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     args.range.check()?;
+    let told = super::told_to_stop()?;
     if args.format == FormName::Parquet && args.out == Path::new("-") {
         bail!("Parquet cannot be written to standard output: name a file with --out");
     }
@@ -92,10 +93,7 @@ pub async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     // Ctrl-c ends it here, so that the unfinished file is removed.
     let exported = tokio::select! {
         exported = exporting => exported?,
-        told = super::told_to_stop() => {
-            told?;
-            bail!("stopped; nothing was written");
-        }
+        () = told => bail!("stopped; nothing was written"),
     };
     if exported.rows == 0 {
         eprintln!("tidegate: {}", args.range.nothing());

@@ -17,8 +17,11 @@ pub struct SourceArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Folder of the database [default: data]. A server may be running on it.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "store_url")]
     data_dir: Option<PathBuf>,
+    /// The database, where it is not in a folder: `sqlite:PATH` or `postgres://user:password@host:port/database`.
+    #[arg(long, value_name = "URL")]
+    store_url: Option<String>,
     /// Folder of models [default: the built-in ones].
     #[arg(long, value_name = "DIR")]
     models_dir: Option<PathBuf>,
@@ -28,6 +31,7 @@ impl SourceArgs {
     fn config(&self) -> anyhow::Result<RawConfig> {
         let overrides = Overrides {
             data_dir: self.data_dir.clone(),
+            store_url: self.store_url.clone(),
             models_dir: self.models_dir.clone(),
             ..Overrides::default()
         };
@@ -36,7 +40,8 @@ impl SourceArgs {
 
     /// Opens the database for reading.
     pub async fn open(&self, readers: u32) -> anyhow::Result<Arc<dyn History>> {
-        Ok(open_readonly(&self.config()?.data_dir, readers).await?)
+        let config = self.config()?.check()?;
+        Ok(open_readonly(&config.database, readers).await?)
     }
 
     /// The folder of models; none are the built-in ones.

@@ -4,10 +4,13 @@
 //! that a long replay pins no write-ahead log and holds no lock. Records are what the database holds: an output is its stored bytes,
 //! because a replay compares those and a damaged one must be found, not refused. Never writes.
 
-use super::{Place, Result, StoredSnapshot, sqlite};
+use super::postgres::PostgresHistory;
+use super::rows::log_kind;
+use super::sqlite::SqliteHistory;
+use super::{Place, Result, StoreError, StoredSnapshot};
+use crate::config::Database;
 use crate::stream::{Flags, StreamKey, StreamRef};
 use futures_util::future::BoxFuture;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Streams listed at once.
@@ -97,6 +100,26 @@ pub struct Turn {
     pub pos: u64,
     /// What happened.
     pub what: Turned,
+}
+
+impl Turn {
+    /// A row of `stream_log`.
+    ///
+    /// # Errors
+    /// A kind that no build of this schema wrote.
+    pub(super) fn read(stream: i64, pos: u64, kind: i32, version: Option<i64>) -> Result<Self> {
+        let what = match (kind, version) {
+            (log_kind::SWITCH, Some(version)) => Turned::Switch(version),
+            (log_kind::RESET, _) => Turned::Reset,
+            (log_kind::EPOCH, _) => Turned::Epoch,
+            _ => {
+                return Err(StoreError::Corrupt(format!(
+                    "log row {pos} of stream {stream} has kind {kind} and version {version:?}"
+                )));
+            }
+        };
+        Ok(Self { pos, what })
+    }
 }
 
 /// What a [`Turn`] says.
@@ -192,14 +215,18 @@ pub trait History: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<LoggedSample>>>;
 }
 
-/// Opens the database in a data dir for reading, at most `readers` reads at once. Takes no lock: a server may run beside it.
+/// Opens a database for reading, at most `readers` reads at once. Takes no lock: a server may write it meanwhile.
 ///
 /// # Errors
 /// No database there, or one of another schema; the message is for people.
-pub async fn open_readonly(data_dir: &Path, readers: u32) -> Result<Arc<dyn History>> {
-    Ok(Arc::new(
-        sqlite::SqliteHistory::open(data_dir, readers).await?,
-    ))
+pub async fn open_readonly(database: &Database, readers: u32) -> Result<Arc<dyn History>> {
+    Ok(match database {
+        Database::Sqlite(file) => Arc::new(SqliteHistory::open(file, readers).await?),
+        Database::Postgres(options) => {
+            let place = database.to_string();
+            Arc::new(PostgresHistory::open(options, &place, readers).await?)
+        }
+    })
 }
 
 /// Every stream that fits, by (endpoint, device, import). Costs about 200 bytes a stream.

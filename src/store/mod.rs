@@ -223,6 +223,9 @@ pub trait Store: Upkeep {
     /// The log's id: another one for another database.
     fn log_id(&self) -> &str;
 
+    /// The log read whole, through the store's own readers.
+    fn history(&self) -> &dyn History;
+
     /// The highest sample id and stream id given so far.
     fn high_ids(&self) -> BoxFuture<'_, Result<(u64, i64)>>;
 

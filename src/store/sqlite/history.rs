@@ -1,13 +1,12 @@
 //! The log of a SQLite database, read whole: the server's own readers, or a file opened beside it.
 
+use super::MIGRATIONS;
 use super::read::{key, number, place, stored_snapshot};
-use super::{MIGRATIONS, SqliteStore};
 use crate::store::history::{
     History, Imports, Kept, LoggedSample, LoggedStream, LoggedVersion, SampleFilter, StreamFilter,
-    Turn, Turned,
+    Turn,
 };
-use crate::store::schema::{newest, refuse_newer};
-use crate::store::{Place, Result, StoreError, StoredSnapshot};
+use crate::store::{Place, Result, StoreError, StoredSnapshot, schema};
 use crate::stream::{Flags, StreamKey, StreamRef, from_le_bytes};
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
@@ -23,30 +22,17 @@ pub struct SqliteHistory {
     readers: SqlitePool,
 }
 
-/// Who has connections that read.
-pub(super) trait Reads: Send + Sync + 'static {
-    fn readers(&self) -> &SqlitePool;
-}
-
-impl Reads for SqliteHistory {
-    fn readers(&self) -> &SqlitePool {
-        &self.readers
-    }
-}
-
-impl Reads for SqliteStore {
-    fn readers(&self) -> &SqlitePool {
-        &self.readers
-    }
-}
-
 impl SqliteHistory {
-    /// Opens `tidegate.db` in a data dir, which a server may be writing.
+    /// Reads through connections that are there.
+    pub(super) fn of(readers: SqlitePool) -> Self {
+        Self { readers }
+    }
+
+    /// Opens a file that a server may be writing.
     ///
     /// # Errors
     /// No database there, none of ours, or one of another schema.
-    pub async fn open(data_dir: &Path, readers: u32) -> Result<Self> {
-        let file = data_dir.join("tidegate.db");
+    pub async fn open(file: &Path, readers: u32) -> Result<Self> {
         let place = file.display();
         if !file.is_file() {
             return Err(StoreError::Unusable(format!(
@@ -54,47 +40,36 @@ impl SqliteHistory {
             )));
         }
         let options = SqliteConnectOptions::new()
-            .filename(&file)
+            .filename(file)
             .read_only(true)
             .busy_timeout(Duration::from_secs(5));
         let readers = SqlitePoolOptions::new()
             .max_connections(readers)
             .connect_with(options)
             .await?;
-        check_schema(&readers, &place.to_string()).await?;
+        let found = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
+            .fetch_one(&readers)
+            .await
+            .map_err(|error| {
+                StoreError::Unusable(format!("{place}: no database of tidegate ({error})"))
+            })?;
+        schema::refuse_other(&MIGRATIONS, found, &place.to_string())?;
         Ok(Self { readers })
     }
 }
 
-/// Another schema would be read wrongly; only a server may change it.
-async fn check_schema(readers: &SqlitePool, file: &str) -> Result<()> {
-    let refused = |reason: String| StoreError::Unusable(format!("{file}: {reason}"));
-    let found: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
-        .fetch_one(readers)
-        .await
-        .map_err(|error| refused(format!("no database of tidegate ({error})")))?;
-    refuse_newer(&MIGRATIONS, found, file)?;
-    let (found, known) = (found.unwrap_or(0), newest(&MIGRATIONS));
-    if found < known {
-        return Err(refused(format!(
-            "it has schema {found}, this build reads {known}: start the server once, which brings it up to date"
-        )));
-    }
-    Ok(())
-}
-
-impl<T: Reads> History for T {
+impl History for SqliteHistory {
     fn streams<'a>(
         &'a self,
         filter: &'a StreamFilter,
         cursor: Option<&'a StreamKey>,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<LoggedStream>>> {
-        Box::pin(streams(self.readers(), filter, cursor, limit))
+        Box::pin(streams(&self.readers, filter, cursor, limit))
     }
 
     fn kept(&self, stream: i64) -> BoxFuture<'_, Result<Kept>> {
-        Box::pin(kept(self.readers(), stream))
+        Box::pin(kept(&self.readers, stream))
     }
 
     fn samples_after(
@@ -111,7 +86,7 @@ impl<T: Reads> History for T {
                 .push_bind(place.sample_id.cast_signed())
                 .push(" ORDER BY id LIMIT ")
                 .push_bind(limit);
-            let rows = query.build().fetch_all(self.readers()).await?;
+            let rows = query.build().fetch_all(&self.readers).await?;
             Ok(rows.iter().map(sample).collect())
         })
     }
@@ -123,7 +98,7 @@ impl<T: Reads> History for T {
         until: u64,
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<Turn>>> {
-        Box::pin(turns(self.readers(), stream, (after, until), limit))
+        Box::pin(turns(&self.readers, stream, (after, until), limit))
     }
 
     fn snapshots(
@@ -142,7 +117,7 @@ impl<T: Reads> History for T {
             .bind(after.cast_signed())
             .bind(until.cast_signed())
             .bind(limit)
-            .fetch_all(self.readers())
+            .fetch_all(&self.readers)
             .await?;
             Ok(rows.iter().map(stored_snapshot).collect())
         })
@@ -152,7 +127,7 @@ impl<T: Reads> History for T {
         Box::pin(async move {
             let rows =
                 sqlx::query("SELECT id, endpoint, model, version, hash FROM versions ORDER BY id")
-                    .fetch_all(self.readers())
+                    .fetch_all(&self.readers)
                     .await?;
             let versions = rows.iter().map(|row| LoggedVersion {
                 id: row.get(0),
@@ -170,7 +145,7 @@ impl<T: Reads> History for T {
             // Two lookups: the lowest and the highest together would read the whole table.
             let row =
                 sqlx::query("SELECT (SELECT min(id) FROM samples), (SELECT max(id) FROM samples)")
-                    .fetch_one(self.readers())
+                    .fetch_one(&self.readers)
                     .await?;
             let lowest: Option<i64> = row.get(0);
             Ok(lowest.map(|lowest| (lowest.cast_unsigned(), number(&row, 1))))
@@ -183,7 +158,7 @@ impl<T: Reads> History for T {
         after: u64,
         until: u64,
     ) -> BoxFuture<'a, Result<Vec<LoggedSample>>> {
-        Box::pin(samples_between(self.readers(), filter, after, until))
+        Box::pin(samples_between(&self.readers, filter, after, until))
     }
 }
 
@@ -269,24 +244,7 @@ async fn turns(
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    let turn = |row: &SqliteRow| {
-        let (kind, version): (i64, Option<i64>) = (row.get(1), row.get(2));
-        let what = match (kind, version) {
-            (1, Some(version)) => Turned::Switch(version),
-            (2, _) => Turned::Reset,
-            (3, _) => Turned::Epoch,
-            _ => {
-                let pos = number(row, 0);
-                return Err(StoreError::Corrupt(format!(
-                    "log row {pos} of stream {stream} has kind {kind} and version {version:?}"
-                )));
-            }
-        };
-        Ok(Turn {
-            pos: number(row, 0),
-            what,
-        })
-    };
+    let turn = |row: &SqliteRow| Turn::read(stream, number(row, 0), row.get(1), row.get(2));
     rows.iter().map(turn).collect()
 }
 

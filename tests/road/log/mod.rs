@@ -3,6 +3,7 @@
 mod compare;
 mod export;
 mod import;
+mod postgres;
 mod replay;
 
 use crate::common::{Device, ENDPOINT, Process, batch, reading, rig, within};
@@ -49,7 +50,13 @@ async fn tidegate(arguments: &[&str]) -> Said {
 /// `tidegate COMMAND --endpoint .. --data-dir DIR ..`
 async fn over(command: &str, dir: &Path, more: &[&str]) -> Said {
     let dir = dir.to_str().expect("a path in UTF-8");
-    let mut arguments = vec![command, "--endpoint", ENDPOINT, "--data-dir", dir];
+    over_log(command, ["--data-dir", dir], more).await
+}
+
+/// `tidegate COMMAND --endpoint ..` over the log that `place` names.
+async fn over_log(command: &str, place: [&str; 2], more: &[&str]) -> Said {
+    let mut arguments = vec![command, "--endpoint", ENDPOINT];
+    arguments.extend(place);
     arguments.extend(more);
     tidegate(&arguments).await
 }
@@ -75,8 +82,13 @@ const EVENTFUL: u64 = 1_000;
 
 /// Records `rig-1` with everything that can happen to a stream, and a plain `rig-2`; the server is killed at the end.
 async fn record_eventful_run(dir: &Path) {
+    record_on(dir, &[]).await;
+}
+
+/// The same, by servers that are started with `more`.
+async fn record_on(dir: &Path, more: &[&str]) {
     let values = rig(21, 1_100);
-    let server = Process::serve(dir, &[]).await;
+    let server = Process::serve(dir, more).await;
     let mut one = device(&server, "device=rig-1").await;
     one.stream(&values, 0, 430).await;
     // A gap, a late reading in it, a reading with a missing value, one that is refused, and feedback.
@@ -93,7 +105,7 @@ async fn record_eventful_run(dir: &Path) {
     one.stream(&values, 438, 520).await;
     server.kill().await;
 
-    let server = Process::serve(dir, &[]).await;
+    let server = Process::serve(dir, more).await;
     // Another version, warmed on what is stored, then a kill with readings on their way.
     let mut one = device(&server, "device=rig-1&version=autoencoder/1.0.0").await;
     one.stream(&values, 520, 560).await;
@@ -101,7 +113,7 @@ async fn record_eventful_run(dir: &Path) {
     one.any_ack().await;
     server.kill().await;
 
-    let server = Process::serve(dir, &[]).await;
+    let server = Process::serve(dir, more).await;
     let mut one = device(&server, "device=rig-1").await;
     let from = usize::try_from(one.welcome.resume_from).unwrap();
     one.stream(&values, from, 650).await;
