@@ -4,17 +4,19 @@
 //! [`session`] (one stream's place and state), [`inference`] (versions and the step), [`store`] (the durable record), [`push`]
 //! (answers and live events). Around them: [`http`] (API, page, upgrades), [`socket`] (the WebSocket stack), [`stream`] (the words
 //! that all share), [`config`], [`telemetry`], [`upkeep`] (roll-ups, retention, room), and [`app`], which wires everything. [`client`] is the device's side of the protocol;
-//! [`cli`] holds the commands. `docs/ARCHITECTURE.md` has the map.
+//! [`replay`] runs the stored log again, [`export`] writes it out; [`cli`] holds the commands. `docs/ARCHITECTURE.md` has the map.
 
 pub mod app;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod export;
 pub mod http;
 pub mod inference;
 pub mod ingest;
 pub mod pipeline;
 pub mod push;
+pub mod replay;
 pub mod session;
 pub mod socket;
 pub mod store;

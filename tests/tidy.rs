@@ -43,12 +43,18 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     // The doors: the road and the handles of the stations.
     ("ingest", "ground stations pipeline"),
     ("http", "ground stations pipeline ingest"),
+    // The stored log run again, and written out for others.
+    ("replay", "ground inference store"),
+    ("export", "ground store"),
     // Wiring.
     ("app", "*"),
     // The device's side: speaks the protocol, knows nothing of the server.
     ("client", ""),
-    // Commands: start the server, be its client.
-    ("cli", "app client config store telemetry"),
+    // Commands: start the server, be its client, read its log.
+    (
+        "cli",
+        "app client config export inference replay store stream telemetry",
+    ),
     ("main", "cli"),
     // Declares the modules.
     ("lib", "*"),
@@ -59,8 +65,8 @@ const GROUPS: &[(&str, &str)] = &[
 ];
 
 /// Modules that may name the crate `tidegate_models`: who runs a model, who checks a reading against a
-/// schema, who wires, who simulates rigs.
-const SEES_MODELS: &[&str] = &["app", "cli", "inference", "ingest"];
+/// schema, who wires, who simulates rigs, who runs a log again.
+const SEES_MODELS: &[&str] = &["app", "cli", "inference", "ingest", "replay"];
 
 /// Crates that do no I/O, and what they must therefore not name, in code or manifest.
 const PURE_CRATES: &[&str] = &["models", "protocol"];

@@ -1,6 +1,6 @@
 //! `tidegate demo`: a server and simulated pump rigs that stream to it through real sockets.
 
-use super::rigs::{MOST_RIGS, RigOptions, run_rigs};
+use super::rigs::{ENDPOINT, MOST_RIGS, RigOptions, run_rigs};
 use crate::app;
 use crate::config::{Overrides, RawConfig};
 use crate::telemetry;
@@ -79,6 +79,10 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         .iter()
         .for_each(|error| eprintln!("tidegate: {error}"));
     println!("page: {url}");
+    if let Some(dir) = &args.data_dir {
+        let dir = dir.display();
+        println!("run it again: tidegate replay --endpoint {ENDPOINT} --data-dir {dir}");
+    }
     let clean = running.stop().await;
     let settled = totals.tally.acked + totals.tally.nacked_total() >= totals.tally.sent;
     let complete = totals.errors.is_empty() && settled;

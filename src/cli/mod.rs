@@ -1,16 +1,21 @@
 //! The commands of the `tidegate` binary.
 //!
-//! `serve` and `demo` start a server; `send` is a device; `health` asks a server how it is; `reset` has a device calibrate
-//! anew. Each command's flags are a struct in its file.
+//! `serve` and `demo` start a server; `send` and `import` are devices; `health` asks a server how it is; `reset` has a device
+//! calibrate anew; `replay` and `export` read the log. Each command's flags are a struct in its file.
 
 mod ask;
 pub mod backup;
 pub mod demo;
+pub mod export;
 pub mod health;
+pub mod import;
+mod output;
+pub mod replay;
 pub mod reset;
 pub mod rigs;
 pub mod send;
 pub mod serve;
+mod source;
 pub mod table;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -25,14 +30,17 @@ pub struct Cli {
     command: Command,
 }
 
+/// Where the flags' struct explains the command at length, nothing is said here: it would hide that.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server.
     Serve(serve::ServeArgs),
     /// Run a server with simulated pump rigs and say where to look.
     Demo(demo::DemoArgs),
-    /// Stream a CSV file as a device would.
     Send(send::SendArgs),
+    Import(import::ImportArgs),
+    Replay(replay::ReplayArgs),
+    Export(export::ExportArgs),
     /// Ask a server whether it is ready.
     Health(health::HealthArgs),
     /// Copy the database to one file.
@@ -58,6 +66,9 @@ impl Cli {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Send(args) => send::run(args).await,
+            Command::Import(args) => import::run(args).await,
+            Command::Replay(args) => replay::run(args).await,
+            Command::Export(args) => export::run(args).await,
             Command::Health(args) => health::run(args).await,
             Command::Backup(args) => backup::backup(args).await,
             Command::Restore(args) => backup::restore(args).await,

@@ -17,7 +17,7 @@ use tidegate_protocol::{Codec, DeviceId, EndpointName, Reading};
 use tokio_util::sync::CancellationToken;
 
 /// Where a server listens unless told otherwise.
-const DEFAULT_URL: &str = "ws://127.0.0.1:8080";
+pub(super) const DEFAULT_URL: &str = "ws://127.0.0.1:8080";
 
 /// Stream a CSV file as one device's readings.
 ///
@@ -248,6 +248,18 @@ async fn prepare(args: &SendArgs) -> anyhow::Result<(Target, Option<Welcome>)> {
 }
 
 async fn stream_with_bar(target: Target, rows: &mut Rows, readings: u64) -> Outcome {
+    let mut bar = Bar::new(readings);
+    let outcome = stream_until_ctrl_c(target, rows, &mut bar).await;
+    bar.0.finish_and_clear();
+    outcome
+}
+
+/// Streams everything, or until the user presses ctrl-c and what is on its way is answered.
+pub(super) async fn stream_until_ctrl_c(
+    target: Target,
+    source: &mut impl Source,
+    observer: &mut impl Observer,
+) -> Outcome {
     let stop = CancellationToken::new();
     let on_ctrl_c = stop.clone();
     let signal = tokio::spawn(async move {
@@ -255,10 +267,8 @@ async fn stream_with_bar(target: Target, rows: &mut Rows, readings: u64) -> Outc
             on_ctrl_c.cancel();
         }
     });
-    let mut bar = Bar::new(readings);
-    let outcome = stream(target, rows, &mut bar, &stop).await;
+    let outcome = stream(target, source, observer, &stop).await;
     signal.abort();
-    bar.0.finish_and_clear();
     outcome
 }
 
@@ -280,10 +290,11 @@ fn finish(outcome: Outcome, readings: u64, took: Duration) -> anyhow::Result<Exi
 }
 
 /// A progress bar on the terminal, plain lines elsewhere.
-struct Bar(ProgressBar);
+pub(super) struct Bar(pub ProgressBar);
 
 impl Bar {
-    fn new(readings: u64) -> Self {
+    /// A bar of so many readings.
+    pub fn new(readings: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(readings), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {msg}");
         bar.set_style(style.expect("the template is a constant"));

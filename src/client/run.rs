@@ -9,7 +9,7 @@ use super::target::Target;
 use super::window::Window;
 use super::{ClientError, Outcome, Tally};
 use std::time::Instant;
-use tidegate_protocol::message::Prediction;
+use tidegate_protocol::message::{Nack, Prediction};
 use tidegate_protocol::{Reading, ServerMessage};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,9 @@ pub trait Observer: Send {
     /// The first prediction of a reading in this run.
     fn prediction(&mut self, _prediction: &Prediction) {}
 
+    /// A reading will never be taken.
+    fn refused(&mut self, _nack: &Nack) {}
+
     /// The counts have changed.
     fn progress(&mut self, _tally: &Tally) {}
 
@@ -60,7 +63,7 @@ pub async fn stream<S: Source, O: Observer>(
     stop: &CancellationToken,
 ) -> Outcome {
     let mut run = Run {
-        window: Window::new(target.options.limits),
+        window: Window::new(target.options.limits).resending(target.options.resend),
         backoff: Backoff::new(target.options.give_up_after),
         epoch: target.epoch,
         settled: 0,
@@ -250,7 +253,7 @@ impl<S: Source, O: Observer> Run<'_, S, O> {
                 self.observer.prediction(prediction);
             }
             ServerMessage::Ack(ack) => self.window.on_ack(ack),
-            ServerMessage::Nack(nack) => self.window.on_nack(nack),
+            ServerMessage::Nack(nack) if self.window.on_nack(nack) => self.observer.refused(nack),
             ServerMessage::Gap(gap) => self.window.on_gap(gap),
             _ => {}
         }

@@ -82,6 +82,7 @@ impl Fake {
             answer_timeout: Duration::from_millis(200),
             give_up_after: Duration::from_secs(10),
             drain: Duration::from_millis(200),
+            resend: false,
         };
         target
     }

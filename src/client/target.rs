@@ -136,6 +136,8 @@ pub struct Target {
     pub device: DeviceId,
     /// The epoch; `None` takes the server's current one (0 over MQTT).
     pub epoch: Option<u64>,
+    /// Back-fills into the stream of this epoch, beside the live one; WebSocket only.
+    pub import: Option<u64>,
     /// How messages are written.
     pub codec: Codec,
     /// Pins the stream to `model/version`; WebSocket only.
@@ -152,6 +154,7 @@ impl Target {
             endpoint,
             device,
             epoch: None,
+            import: None,
             codec: Codec::Json,
             version: None,
             options: Options::default(),
@@ -163,6 +166,9 @@ impl Target {
         let mut path = format!("/v1/stream/{}?device={}", self.endpoint, self.device);
         if let Some(epoch) = self.epoch {
             path.push_str(&format!("&epoch={epoch}"));
+        }
+        if let Some(import) = self.import {
+            path.push_str(&format!("&import={import}"));
         }
         if let Some(version) = &self.version {
             path.push_str(&format!("&version={version}"));
@@ -182,6 +188,8 @@ pub struct Options {
     pub give_up_after: Duration,
     /// After a stop, how long answers are still awaited.
     pub drain: Duration,
+    /// Send what the server says it holds too, so that every reading is answered by itself.
+    pub resend: bool,
 }
 
 impl Default for Options {
@@ -191,6 +199,7 @@ impl Default for Options {
             answer_timeout: Duration::from_secs(15),
             give_up_after: Duration::from_secs(60),
             drain: Duration::from_secs(3),
+            resend: false,
         }
     }
 }
@@ -265,6 +274,11 @@ mod tests {
         assert_eq!(
             target.path(),
             "/v1/stream/pump-health?device=rig-1&epoch=3&version=mewma/1.0.0"
+        );
+        (target.import, target.version) = (Some(3), None);
+        assert_eq!(
+            target.path(),
+            "/v1/stream/pump-health?device=rig-1&epoch=3&import=3"
         );
     }
 }

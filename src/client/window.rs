@@ -78,6 +78,8 @@ pub struct Window {
     /// Numbers below are stored, as far as the server said.
     floor: u64,
     conflict: Option<u64>,
+    /// Whether what the server holds is sent all the same.
+    resend: bool,
     tally: Tally,
 }
 
@@ -94,8 +96,14 @@ impl Window {
             highest_sent: None,
             floor: 0,
             conflict: None,
+            resend: false,
             tally: Tally::default(),
         }
+    }
+
+    /// With `resend`, a reading is settled by an answer of its own only, whatever the server says it holds.
+    pub fn resending(self, resend: bool) -> Self {
+        Self { resend, ..self }
     }
 
     /// The counts so far.
@@ -280,7 +288,7 @@ impl Window {
         let Some(slot) = self.slots.get_mut(&seq) else {
             return;
         };
-        if slot.sends == 0 || (slot.probe && beyond) {
+        if (slot.sends == 0 && !self.resend) || (slot.probe && beyond) {
             slot.stored = true;
         }
     }
@@ -292,13 +300,15 @@ impl Window {
         self.settle(seq);
     }
 
-    /// The reading will never be taken.
-    pub fn on_nack(&mut self, nack: &Nack) {
+    /// The reading will never be taken. Returns whether that is news: after a cut it may be said again.
+    pub fn on_nack(&mut self, nack: &Nack) -> bool {
         let Some(seq) = nack.seq else {
             self.tally.nacked(nack.code);
-            return;
+            return true;
         };
-        let Some(slot) = self.remove(seq) else { return };
+        let Some(slot) = self.remove(seq) else {
+            return false;
+        };
         if slot.probe {
             self.tally.sent += 1;
             self.conflict = self
@@ -310,6 +320,7 @@ impl Window {
         } else {
             self.tally.nacked(nack.code);
         }
+        true
     }
 
     /// Numbers were skipped on the way: what we hold of them goes out again and is acked by number. That includes readings with a

@@ -150,6 +150,26 @@ fn what_a_welcome_says_is_stored_is_probed_before_anything_new_goes() {
 }
 
 #[test]
+fn a_window_that_resends_asks_for_every_reading_though_the_server_holds_it() {
+    let mut window = Window::new(limits(8, 8)).resending(true);
+    window.connected(Some(3));
+    (0..5).for_each(|seq| window.offer(reading(seq)));
+    assert_eq!(send_all(&mut window), [0], "the probe goes first");
+    window.on_prediction(&prediction(0), Instant::now());
+    window.on_ack(&ack(2, &[]));
+    assert_eq!(send_all(&mut window), [1, 2, 3, 4]);
+    assert!(window.on_nack(&nack(1, NackCode::OutOfRange)));
+    assert!(!window.on_nack(&nack(1, NackCode::OutOfRange)), "no news");
+    for seq in [2, 3, 4] {
+        window.on_prediction(&prediction(seq), Instant::now());
+    }
+    window.on_ack(&ack(4, &[]));
+    assert!(window.is_settled());
+    let tally = window.tally();
+    assert_eq!((tally.settled(), tally.nacked_total()), (5, 1));
+}
+
+#[test]
 fn other_readings_under_the_same_numbers_are_a_conflict() {
     let mut window = Window::new(limits(8, 8));
     window.connected(Some(10));
@@ -407,7 +427,7 @@ impl World {
                 self.window.on_prediction(&prediction, Instant::now());
             }
             Some(ServerMessage::Ack(ack)) => self.window.on_ack(&ack),
-            Some(ServerMessage::Nack(nack)) => self.window.on_nack(&nack),
+            Some(ServerMessage::Nack(nack)) => _ = self.window.on_nack(&nack),
             Some(ServerMessage::Gap(gap)) => self.window.on_gap(&gap),
             _ => {}
         }

@@ -25,6 +25,8 @@ pub struct StreamParameters {
     device: Option<String>,
     /// Epoch of the device's counter; the stream's current one when left out.
     epoch: Option<String>,
+    /// The device's back-fill of this epoch, a stream of its own beside the live one.
+    import: Option<String>,
     /// `committed`: predictions only after commit.
     push: Option<String>,
     /// `model/version`: pins the stream.
@@ -204,12 +206,7 @@ fn check_stream(
         .as_deref()
         .ok_or_else(|| bad("parameter device is missing".into()))?;
     let device = DeviceId::new(device).map_err(|error| bad(error.to_string()))?;
-    let epoch = parameters
-        .epoch
-        .as_deref()
-        .map(parse_epoch)
-        .transpose()
-        .map_err(bad)?;
+    let (import, epoch) = parse_epochs(parameters).map_err(bad)?;
     let push_committed = match parameters.push.as_deref() {
         None => false,
         Some("committed") => true,
@@ -221,7 +218,10 @@ fn check_stream(
         parameters.status.as_deref(),
     )
     .map_err(|message| (CloseCode::BadRequest, ErrorCode::UnknownVersion, message))?;
-    let key = StreamKey::live(endpoint.name.clone(), device);
+    let key = StreamKey {
+        import,
+        ..StreamKey::live(endpoint.name.clone(), device)
+    };
     Ok(StreamRequest {
         endpoint: Arc::clone(endpoint),
         key,
@@ -230,6 +230,22 @@ fn check_stream(
         pin,
         codec,
     })
+}
+
+/// The back-fill that is asked for (0: the live stream), and the epoch, which for a back-fill is its own.
+fn parse_epochs(parameters: &StreamParameters) -> Result<(u64, Option<u64>), String> {
+    let epoch = parameters.epoch.as_deref().map(parse_epoch).transpose()?;
+    let Some(import) = &parameters.import else {
+        return Ok((0, epoch));
+    };
+    let import = parse_epoch(import).map_err(|reason| format!("import: {reason}"))?;
+    match epoch {
+        _ if import == 0 => Err("import 0: expected 1 to 2^53-1".into()),
+        Some(epoch) if epoch != import => Err(format!(
+            "import {import} is its own epoch: leave out epoch {epoch}"
+        )),
+        _ => Ok((import, Some(import))),
+    }
 }
 
 fn parse_epoch(text: &str) -> Result<u64, String> {

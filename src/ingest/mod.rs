@@ -10,12 +10,12 @@ pub mod ws;
 use crate::inference::ServedEndpoint;
 use crate::pipeline::{Arrival, Arrived};
 use crate::session::Numbers;
-use crate::stream::now_ms;
+use crate::stream::{Flags, now_ms};
 use std::collections::VecDeque;
 use std::time::Instant;
 use tidegate_protocol::{Codec, DecodeError, DeviceMessage, NackCode, Reading, Wire};
 
-/// Decodes one frame into arrivals.
+/// Decodes one frame into arrivals of a live stream.
 pub fn arrivals(
     endpoint: &ServedEndpoint,
     codec: Codec,
@@ -23,7 +23,22 @@ pub fn arrivals(
     since: Instant,
     into: &mut VecDeque<Arrival>,
 ) {
+    arrivals_of((endpoint, 0), codec, frame, since, into);
+}
+
+/// Decodes one frame into arrivals of a stream: the live one (0), or the back-fill of that epoch.
+pub fn arrivals_of(
+    (endpoint, import): (&ServedEndpoint, u64),
+    codec: Codec,
+    frame: &[u8],
+    since: Instant,
+    into: &mut VecDeque<Arrival>,
+) {
     let received_at = now_ms();
+    let taken = |reading| match import {
+        0 => of_reading(endpoint, reading, received_at, since),
+        import => of_import(endpoint, import, reading, received_at, since),
+    };
     let arrival = |numbers, what| Arrival {
         numbers,
         what,
@@ -33,14 +48,10 @@ pub fn arrivals(
     };
     match DeviceMessage::decode(codec, frame) {
         Ok(DeviceMessage::Reading(reading)) => {
-            into.push_back(of_reading(endpoint, reading, received_at, since));
+            into.push_back(taken(reading));
         }
         Ok(DeviceMessage::Batch(readings)) => {
-            into.extend(
-                readings
-                    .into_iter()
-                    .map(|reading| of_reading(endpoint, reading, received_at, since)),
-            );
+            into.extend(readings.into_iter().map(taken));
         }
         Ok(DeviceMessage::Feedback(feedback)) => {
             let numbers = Numbers {
@@ -55,7 +66,9 @@ pub fn arrivals(
         Ok(DeviceMessage::Reset) => into.push_back(arrival(Numbers::default(), Arrived::Reset)),
         Err(error) => {
             let numbers = match &error {
-                DecodeError::Malformed { epoch, seq, .. } => usable(*epoch, *seq),
+                DecodeError::Malformed { epoch, seq, .. } if !is_other(import, *epoch) => {
+                    usable(*epoch, *seq)
+                }
                 _ => Numbers::default(),
             };
             into.push_back(arrival(
@@ -75,6 +88,41 @@ fn usable(epoch: Option<u64>, seq: Option<u64>) -> Numbers {
         epoch: fits(epoch),
         seq: fits(seq).filter(|_| epoch_fits),
     }
+}
+
+/// Whether a reading names another epoch than the back-fill it is sent to.
+fn is_other(import: u64, epoch: Option<u64>) -> bool {
+    import != 0 && epoch.is_some_and(|epoch| epoch != import)
+}
+
+/// Checks one reading of a back-fill, which is one epoch and no more.
+fn of_import(
+    endpoint: &ServedEndpoint,
+    import: u64,
+    reading: Reading,
+    received_at: i64,
+    since: Instant,
+) -> Arrival {
+    if is_other(import, reading.epoch) {
+        let message = format!("this import is epoch {import}");
+        return Arrival {
+            // Its own number would begin another epoch.
+            numbers: Numbers::default(),
+            what: Arrived::Refused(NackCode::BadReading, message),
+            received_at,
+            since,
+            receipt: None,
+        };
+    }
+    let historical = Reading {
+        historical: true,
+        ..reading
+    };
+    let mut arrival = of_reading(endpoint, historical, received_at, since);
+    if let Arrived::Reading(checked) = &mut arrival.what {
+        checked.flags.set(Flags::IMPORT);
+    }
+    arrival
 }
 
 /// Checks one reading.

@@ -110,6 +110,8 @@ struct Stream {
     socket: Socket,
     codec: Codec,
     endpoint: Arc<ServedEndpoint>,
+    /// Epoch of the back-fill; 0 is the live stream.
+    import: u64,
     pipeline: Arc<Pipeline>,
     link: Link,
     arrivals: VecDeque<Arrival>,
@@ -134,6 +136,7 @@ pub async fn serve(
                 socket,
                 codec,
                 endpoint,
+                import: request.key.import,
                 pipeline,
                 link,
                 arrivals: VecDeque::new(),
@@ -320,7 +323,8 @@ impl Stream {
             (Message::Close(_), _) => return Err(Ending::Gone),
             _ => return Ok(()),
         };
-        super::arrivals(&self.endpoint, self.codec, bytes, since, &mut self.arrivals);
+        let stream = (&*self.endpoint, self.import);
+        super::arrivals_of(stream, self.codec, bytes, since, &mut self.arrivals);
         Ok(())
     }
 

@@ -175,8 +175,11 @@ impl Hub {
         self.flow.lock().tell(patterns, topic, data);
     }
 
-    /// A device is there.
+    /// A device is there. A back-fill says nothing of that.
     pub fn device_online(&self, key: &StreamKey) {
+        if !key.is_live() {
+            return;
+        }
         let at = now_ms();
         if self.online.lock().insert(key.clone(), at).is_none() {
             self.device_event(key, DeviceState::Online, None);
@@ -211,6 +214,9 @@ impl Hub {
     }
 
     fn device_event(&self, key: &StreamKey, state: DeviceState, gap: Option<(u64, u64)>) {
+        if !key.is_live() {
+            return;
+        }
         self.tell(
             &Pattern::of_device(key),
             topics::device(key),
@@ -218,8 +224,11 @@ impl Hub {
         );
     }
 
-    /// Something a person should know of a stream.
+    /// Something a person should know of a stream; a back-fill raises no alert.
     pub fn alert(&self, key: &StreamKey, alert: &str, message: &str, at: i64) {
+        if !key.is_live() {
+            return;
+        }
         let data = AlertEvent {
             endpoint: key.endpoint.to_string(),
             device: key.device.to_string(),

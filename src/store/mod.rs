@@ -1,11 +1,12 @@
 //! The durable record behind one small trait in domain words.
 //!
-//! Owns the trait [`Store`] with its part [`Upkeep`], what is read back, and the [`writer`] which gathers rows. A database is a file,
-//! [`sqlite`], or a server, [`postgres`]; [`open`] tells which. Promises that a batch commits whole or not at all, each stream
+//! Owns the trait [`Store`] with its parts [`Upkeep`] and [`History`], what is read back, and the [`writer`] which gathers rows. A database
+//! is a file, [`sqlite`], or a server, [`postgres`]; [`open`] tells which. Promises that a batch commits whole or not at all, each stream
 //! by compare-and-set on its position, that one server writes at a time, and that what `commit` returned is synced (as
 //! configured). Knows nothing of sockets, models or sessions.
 
 mod disk;
+pub mod history;
 pub mod lock;
 mod open;
 pub mod postgres;
@@ -16,6 +17,7 @@ pub mod sqlite;
 pub mod upkeep;
 pub mod writer;
 
+pub use history::{History, open_readonly};
 pub use open::{Opened, open};
 pub use upkeep::Upkeep;
 
@@ -238,6 +240,9 @@ pub struct DeviceRow {
 pub trait Store: Upkeep {
     /// The log's id: another one for another database.
     fn log_id(&self) -> &str;
+
+    /// The log read whole, through the store's own readers.
+    fn history(&self) -> &dyn History;
 
     /// The highest sample id and stream id given so far.
     fn high_ids(&self) -> BoxFuture<'_, Result<(u64, i64)>>;

@@ -9,6 +9,7 @@ mod commit;
 mod connect;
 mod copy;
 mod extras;
+mod history;
 mod hold;
 mod parts;
 mod read;
@@ -16,9 +17,11 @@ mod receipts;
 mod rollups;
 mod upkeep;
 
+pub use history::PostgresHistory;
+
 use super::{
-    DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError, StoredReceipts,
-    StoredSample, StoredStream, StoredSwitch, rows, schema,
+    DeviceRow, History, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError,
+    StoredReceipts, StoredSample, StoredStream, StoredSwitch, rows, schema,
 };
 use crate::config::StoreConfig;
 use crate::stream::{Row, StreamKey, now_ms};
@@ -45,6 +48,7 @@ pub struct PostgresStore {
     hold: Mutex<Hold>,
     parts: Arc<Parts>,
     readers: Readers,
+    history: PostgresHistory,
     commit_timeout: Duration,
 }
 
@@ -65,11 +69,13 @@ impl PostgresStore {
             .await
             .map_err(|error| connect::explain(error, place))?;
         hold.keep(connection);
+        let readers = Readers::new(options, Arc::clone(&parts));
         Ok(Self {
             log_id,
             fence: hold.fence(),
             hold: Mutex::new(hold),
-            readers: Readers::new(options, Arc::clone(&parts)),
+            history: PostgresHistory::of(readers.clone()),
+            readers,
             parts,
             commit_timeout: config.commit_timeout,
         })
@@ -198,6 +204,10 @@ async fn prepare(
 impl Store for PostgresStore {
     fn log_id(&self) -> &str {
         &self.log_id
+    }
+
+    fn history(&self) -> &dyn History {
+        &self.history
     }
 
     fn high_ids(&self) -> BoxFuture<'_, Result<(u64, i64)>> {

@@ -29,3 +29,22 @@ pub fn refuse_newer(known: &Migrator, found: Option<i64>, place: &str) -> Result
         _ => Ok(()),
     }
 }
+
+/// Refuses every schema but this build's: who only reads can change none.
+///
+/// # Errors
+/// No schema at all, an older or a newer one; what to do.
+pub fn refuse_other(known: &Migrator, found: Option<i64>, place: &str) -> Result<()> {
+    refuse_newer(known, found, place)?;
+    let newest = known.iter().map(|migration| migration.version).max();
+    let reason = match (found, newest) {
+        (Some(found), Some(newest)) if found < newest => {
+            format!("its schema is version {found}, this build reads version {newest}")
+        }
+        (None, _) => "no tidegate server has written here yet".to_owned(),
+        _ => return Ok(()),
+    };
+    Err(StoreError::Unusable(format!(
+        "database {place}: {reason}: start the server on it once"
+    )))
+}

@@ -6,14 +6,17 @@
 
 mod bulk;
 pub mod copy;
+mod history;
 mod read;
 mod receipts;
 mod upkeep;
 
+pub use history::SqliteHistory;
+
 use super::rows::{self, Move, gather_moves, log_kind, numbering_code, signed};
 use super::{
-    DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError, StoredReceipts,
-    StoredSample, StoredStream, StoredSwitch, schema,
+    DeviceRow, History, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError,
+    StoredReceipts, StoredSample, StoredStream, StoredSwitch, schema,
 };
 use crate::stream::{Row, Snapshot, StreamKey, What, now_ms};
 use futures_util::future::BoxFuture;
@@ -39,6 +42,7 @@ pub struct SqliteStore {
     log_id: String,
     writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
+    history: SqliteHistory,
 }
 
 impl SqliteStore {
@@ -76,6 +80,7 @@ impl SqliteStore {
             file: file.to_owned(),
             log_id,
             writer: Mutex::new(Some(writer)),
+            history: SqliteHistory::of(readers.clone()),
             readers,
         })
     }
@@ -99,6 +104,10 @@ fn closed() -> StoreError {
 impl Store for SqliteStore {
     fn log_id(&self) -> &str {
         &self.log_id
+    }
+
+    fn history(&self) -> &dyn History {
+        &self.history
     }
 
     fn high_ids(&self) -> BoxFuture<'_, Result<(u64, i64)>> {

@@ -16,6 +16,7 @@ mod devices;
 mod faults;
 mod http;
 mod live;
+mod log;
 mod mqtt;
 mod numbers;
 mod postgres;

@@ -59,6 +59,7 @@ Usage: cargo xtask demo [-- ARGS]
 
 ARGS go to `tidegate demo`, for example:
   cargo xtask demo -- --devices 8 --rate 10 --seconds 30
+  cargo xtask demo -- --seconds 20 --data-dir demo-data   (kept, for `tidegate replay`)
 
 The binary is built with optimisations; the first build takes some minutes. Without Node the demo
 runs all the same and the address shows how to build the page.

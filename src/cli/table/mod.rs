@@ -7,8 +7,10 @@ mod columns;
 mod time;
 
 pub use columns::{Mapping, MappingError};
+pub(super) use time::parse_iso;
 
 use columns::Columns;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use tidegate_protocol::{MISSING, Reading, Values};
 
@@ -70,6 +72,22 @@ pub enum TableError {
     },
 }
 
+impl TableError {
+    /// Line and reason, where one row is at fault and not the file.
+    pub fn of_row(&self) -> Option<(u64, String)> {
+        match self {
+            Self::Cell {
+                line,
+                column,
+                reason,
+                ..
+            } => Some((*line, format!("column {column:?}: {reason}"))),
+            Self::Row { line, reason, .. } => Some((*line, reason.clone())),
+            Self::Read { .. } | Self::Form { .. } | Self::Mapping { .. } => None,
+        }
+    }
+}
+
 /// A file whose header is read.
 #[derive(Debug)]
 pub struct Draft {
@@ -88,6 +106,8 @@ pub struct Table {
     ts: Vec<i64>,
     /// Row after row, in feature order.
     values: Vec<f32>,
+    /// Line of each row in the file.
+    lines: Vec<u32>,
     width: usize,
 }
 
@@ -130,11 +150,28 @@ impl Draft {
         })
     }
 
+    /// SHA-256 of the file's text.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.text.as_bytes()).into()
+    }
+
     /// Maps the columns to `features` (in order; none known: every column that is no label) and reads every row.
     ///
     /// # Errors
     /// The first thing that does not fit, with its place; nothing of the file is used then.
     pub fn read(self, features: &[String]) -> Result<Table, TableError> {
+        self.read_with(features, Err)
+    }
+
+    /// Like [`Self::read`], but leaves out rows that do not fit as long as `refuse` takes them.
+    ///
+    /// # Errors
+    /// What `refuse` does not take, and what is wrong with the file as a whole.
+    pub fn read_with(
+        self,
+        features: &[String],
+        mut refuse: impl FnMut(TableError) -> Result<(), TableError>,
+    ) -> Result<Table, TableError> {
         let file = self.path.display().to_string();
         let mapping = self
             .columns
@@ -146,16 +183,30 @@ impl Draft {
         let mut table = Table {
             ts: Vec::new(),
             values: Vec::new(),
+            lines: Vec::new(),
             width: mapping.features.len(),
             mapping,
         };
+        let form = |reason: String| TableError::Form {
+            file: file.clone(),
+            reason,
+        };
+        let mut is_refused = false;
         for row in reader(&self.text, self.separator).into_records() {
-            let row = row.map_err(|error| row_error(&file, &error))?;
-            self.read_row(&file, &row, &mut table)?;
+            let row = row.map_err(|error| row_error(&file, &error));
+            if let Err(error) = row.and_then(|row| self.read_row(&file, &row, &mut table)) {
+                table.forget_unfinished();
+                refuse(error)?;
+                is_refused = true;
+            }
+            if table.values.len() > MAX_CELLS {
+                return Err(form(format!(
+                    "more than {MAX_CELLS} values: split the file"
+                )));
+            }
         }
-        if table.is_empty() {
-            let reason = "no row after the header".to_owned();
-            return Err(TableError::Form { file, reason });
+        if table.is_empty() && !is_refused {
+            return Err(form("no row after the header".to_owned()));
         }
         Ok(table)
     }
@@ -181,11 +232,7 @@ impl Draft {
             let value = parse_value(&row[column]).map_err(|reason| cell_error(column, reason))?;
             table.values.push(value);
         }
-        if table.values.len() > MAX_CELLS {
-            let reason = format!("more than {MAX_CELLS} values: split the file");
-            let file = file.to_owned();
-            return Err(TableError::Row { file, line, reason });
-        }
+        table.lines.push(u32::try_from(line).unwrap_or(u32::MAX));
         Ok(())
     }
 }
@@ -193,12 +240,24 @@ impl Draft {
 impl Table {
     /// Readings.
     pub fn len(&self) -> usize {
-        self.values.len() / self.width.max(1)
+        self.lines.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.lines.is_empty()
+    }
+
+    /// Line of a row in the file, from 1.
+    pub fn line(&self, row: usize) -> Option<u32> {
+        self.lines.get(row).copied()
+    }
+
+    /// Drops what a row left behind that could not be read to its end.
+    fn forget_unfinished(&mut self) {
+        let rows = self.lines.len();
+        self.ts.truncate(rows);
+        self.values.truncate(rows * self.width);
     }
 
     /// Whether rows have a time.

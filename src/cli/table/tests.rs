@@ -157,6 +157,28 @@ fn a_malformed_row_names_file_line_and_column() {
 }
 
 #[test]
+fn rows_that_do_not_fit_may_be_left_out_and_the_others_keep_their_lines() {
+    let text = "ts,a,b\n1,1,2\n2,x,2\nsoon,1,2\n3,1\n4,5,y\n5,6,7\n";
+    let draft = Draft::new(Path::new("f.csv"), text.to_owned()).unwrap();
+    let mut left_out = Vec::new();
+    let table = draft.read_with(&features(&["a", "b"]), |error| {
+        left_out.push(error.of_row().expect("a row is at fault"));
+        Ok(())
+    });
+    let table = table.unwrap();
+    let lines: Vec<u64> = left_out.iter().map(|(line, _)| *line).collect();
+    assert_eq!(lines, [3, 4, 5, 6]);
+    assert_eq!(left_out[0].1, "column \"a\": \"x\" is no number");
+    assert_eq!(
+        (table.len(), table.line(0), table.line(1)),
+        (2, Some(2), Some(7))
+    );
+    let last = table.reading(1).unwrap();
+    assert_eq!((last.seq, last.ts), (Some(1), Some(5_000)));
+    assert_eq!(last.values, Values::Ordered(vec![6.0, 7.0]));
+}
+
+#[test]
 fn a_file_without_header_or_rows_is_refused() {
     for (text, expected) in [
         ("", "f.csv: the first line names no columns"),

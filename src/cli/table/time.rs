@@ -38,7 +38,8 @@ fn parse_unix(number: f64) -> Option<i64> {
     (ms.is_finite() && ms.abs() <= LATEST_MS).then_some(ms.round() as i64)
 }
 
-fn parse_iso(cell: &str) -> Option<i64> {
+/// Unix ms of an ISO 8601 time; one without an offset is UTC.
+pub fn parse_iso(cell: &str) -> Option<i64> {
     if let Ok(instant) = cell.parse::<Timestamp>() {
         return Some(instant.as_millisecond());
     }

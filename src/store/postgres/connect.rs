@@ -23,10 +23,20 @@ pub fn options(given: &PgConnectOptions) -> PgConnectOptions {
     named.disable_statement_logging()
 }
 
+/// What a connection asks for that never writes.
+pub fn reading(given: &PgConnectOptions) -> PgConnectOptions {
+    options(given).options([("default_transaction_read_only", "on")])
+}
+
+/// Connects within the time.
+pub async fn within_time(options: &PgConnectOptions) -> Result<PgConnection> {
+    let connected = tokio::time::timeout(CONNECT, PgConnection::connect_with(options)).await;
+    Ok(connected.map_err(|_| StoreError::Slow(CONNECT))??)
+}
+
 /// A connection for writing.
 pub async fn writer(options: &PgConnectOptions, full: bool, place: &str) -> Result<PgConnection> {
-    let connected = tokio::time::timeout(CONNECT, PgConnection::connect_with(options)).await;
-    let mut connection = connected.map_err(|_| StoreError::Slow(CONNECT))??;
+    let mut connection = within_time(options).await?;
     sqlx::raw_sql(SESSION).execute(&mut connection).await?;
     make_durable(&mut connection, full, place).await?;
     Ok(connection)

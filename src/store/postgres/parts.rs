@@ -130,6 +130,13 @@ impl Parts {
         known.parts.get(index).map_or(0, |part| part.part)
     }
 
+    /// The first and the last part that hold the ids between.
+    pub fn span(&self, ids: RangeInclusive<u64>) -> (i32, i32) {
+        let spans = self.spans(ids, false);
+        let first = spans.first().map_or(0, |span| span.0);
+        (first, spans.last().map_or(i32::MAX, |span| span.1))
+    }
+
     /// Ranges of parts that hold the ids between, in reading order. Most reads end in the first, so the ranges grow.
     pub fn spans(&self, ids: RangeInclusive<u64>, newest_first: bool) -> Vec<(i32, i32)> {
         let known = self.known.read();

@@ -30,6 +30,7 @@ const SAMPLE_COLUMNS: &str = "s.id, t.endpoint, t.device, s.epoch, s.seq, s.ts, 
      v.model, v.version, s.latency_us, s.flags, s.stream_id";
 
 /// The connections, and where the samples are.
+#[derive(Clone)]
 pub struct Readers {
     pool: PgPool,
     parts: Arc<Parts>,
@@ -77,8 +78,13 @@ pub async fn in_time<T>(read: impl Future<Output = Result<T>>) -> Result<T> {
 impl Readers {
     /// Connects when there is something to read.
     pub fn new(options: &PgConnectOptions, parts: Arc<Parts>) -> Self {
+        Self::at_most(READERS, options, parts)
+    }
+
+    /// So many reads at once.
+    pub fn at_most(readers: u32, options: &PgConnectOptions, parts: Arc<Parts>) -> Self {
         let pool = PgPoolOptions::new()
-            .max_connections(READERS)
+            .max_connections(readers)
             .acquire_timeout(ANSWER)
             .connect_lazy_with(connect::options(options));
         Self { pool, parts }
@@ -87,6 +93,11 @@ impl Readers {
     /// One of them, as soon as one is free.
     pub async fn take(&self) -> Result<Reader> {
         Ok(Reader(Some(self.pool.acquire().await?)))
+    }
+
+    /// Where the samples are.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// Closes them.
@@ -171,7 +182,7 @@ fn stored_stream(row: &PgRow, key: &StreamKey) -> StoredStream {
 }
 
 /// A place, as two columns.
-fn place(row: &PgRow, column: usize) -> Place {
+pub fn place(row: &PgRow, column: usize) -> Place {
     Place {
         pos: number(row, column),
         sample_id: number(row, column + 1),

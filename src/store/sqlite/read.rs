@@ -24,7 +24,7 @@ fn optional_number(row: &SqliteRow, column: usize) -> Option<u64> {
     row.get::<Option<i64>, _>(column).map(i64::cast_unsigned)
 }
 
-fn key(row: &SqliteRow, column: usize) -> Result<StreamKey> {
+pub fn key(row: &SqliteRow, column: usize) -> Result<StreamKey> {
     let bad = |error: tidegate_protocol::IdError| StoreError::Corrupt(error.to_string());
     Ok(StreamKey {
         endpoint: EndpointName::new(row.get(column)).map_err(bad)?,
@@ -84,7 +84,7 @@ pub async fn load_stream(pool: &SqlitePool, key: &StreamKey) -> Result<Option<St
     }))
 }
 
-fn stored_snapshot(row: &SqliteRow) -> StoredSnapshot {
+pub fn stored_snapshot(row: &SqliteRow) -> StoredSnapshot {
     StoredSnapshot {
         place: place(row, 0),
         version_id: row.get(2),

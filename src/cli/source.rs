@@ -1,0 +1,174 @@
+//! What `replay` and `export` read: the server's database and models, found as the server finds them.
+
+use super::table;
+use crate::config::{Overrides, RawConfig};
+use crate::store::{History, open_readonly};
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use tidegate_protocol::{DeviceId, EndpointName};
+
+/// Flags that say where the log is.
+#[derive(Debug, Clone, Args)]
+pub struct SourceArgs {
+    /// Configuration file of the server (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the database [default: data]. A server may be running on it.
+    #[arg(long, value_name = "DIR", conflicts_with = "store_url")]
+    data_dir: Option<PathBuf>,
+    /// The database, where it is not in a folder: `sqlite:PATH` or `postgres://user:password@host:port/database`.
+    #[arg(long, value_name = "URL")]
+    store_url: Option<String>,
+    /// Folder of models [default: the built-in ones].
+    #[arg(long, value_name = "DIR")]
+    models_dir: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    fn config(&self) -> anyhow::Result<RawConfig> {
+        let overrides = Overrides {
+            data_dir: self.data_dir.clone(),
+            store_url: self.store_url.clone(),
+            models_dir: self.models_dir.clone(),
+            ..Overrides::default()
+        };
+        Ok(RawConfig::read(self.config.as_deref(), overrides)?)
+    }
+
+    /// Opens the database for reading.
+    pub async fn open(&self, readers: u32) -> anyhow::Result<Arc<dyn History>> {
+        let config = self.config()?.check()?;
+        Ok(open_readonly(&config.database, readers).await?)
+    }
+
+    /// The folder of models; none are the built-in ones.
+    pub fn models_dir(&self) -> anyhow::Result<Option<PathBuf>> {
+        Ok(self.config()?.models_dir)
+    }
+}
+
+/// Flags that say which readings.
+#[derive(Debug, Clone, Args)]
+pub struct RangeArgs {
+    /// The endpoint, such as pump-health.
+    #[arg(long, short)]
+    pub endpoint: EndpointName,
+    /// Only this device.
+    #[arg(long, short)]
+    pub device: Option<DeviceId>,
+    /// Only readings measured at or after: RFC 3339 (UTC where no offset is given) or Unix ms.
+    #[arg(long, value_name = "T")]
+    pub from: Option<Moment>,
+    /// Only readings measured before.
+    #[arg(long, value_name = "T")]
+    pub to: Option<Moment>,
+    /// Whether back-filled streams are read too.
+    #[arg(long, value_enum, default_value_t = ImportsName::With)]
+    pub imports: ImportsName,
+}
+
+impl RangeArgs {
+    /// The streams that fit.
+    pub fn streams(&self) -> crate::store::history::StreamFilter {
+        crate::store::history::StreamFilter {
+            endpoint: Some(self.endpoint.to_string()),
+            device: self.device.as_ref().map(ToString::to_string),
+            imports: self.imports.into(),
+        }
+    }
+
+    /// Refuses a range that ends before it begins.
+    pub fn check(&self) -> anyhow::Result<()> {
+        match (self.from, self.to) {
+            (Some(from), Some(to)) if from.0 >= to.0 => {
+                bail!("--from {} is not before --to {}", from.0, to.0)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is left of the log when the range has nothing in it, in words.
+    pub fn nothing(&self) -> String {
+        let device = self.device.as_ref();
+        let device = device.map_or(String::new(), |device| format!(" of device {device}"));
+        format!(
+            "no stored reading{device} at endpoint {} is in this range",
+            self.endpoint
+        )
+    }
+}
+
+/// [`crate::store::history::Imports`] by its names on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImportsName {
+    /// Beside the live streams.
+    With,
+    /// Live streams only.
+    Without,
+    /// Back-filled streams only.
+    Only,
+}
+
+impl From<ImportsName> for crate::store::history::Imports {
+    fn from(name: ImportsName) -> Self {
+        match name {
+            ImportsName::With => Self::With,
+            ImportsName::Without => Self::Without,
+            ImportsName::Only => Self::Only,
+        }
+    }
+}
+
+/// A point in time, Unix ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(pub i64);
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = || format!("{text:?}: expected RFC 3339 (2026-01-31T12:00:00Z) or Unix ms");
+        let ms = text.parse().ok().or_else(|| table::parse_iso(text));
+        ms.map(Moment).ok_or_else(refused)
+    }
+}
+
+/// Threads of a replay when none are asked for: one a core.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Says on standard output what a report is; a reader that has closed it is no mistake.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_time_or_milliseconds() {
+        let ms = 1_770_000_000_000;
+        for text in [
+            "1770000000000",
+            "2026-02-02T02:40:00Z",
+            "2026-02-02T03:40:00+01:00",
+            "2026-02-02 02:40:00",
+        ] {
+            assert_eq!(text.parse(), Ok(Moment(ms)), "{text}");
+        }
+        assert_eq!("-5".parse(), Ok(Moment(-5)));
+        for text in ["", "soon", "1.5"] {
+            assert!(text.parse::<Moment>().is_err(), "{text}");
+        }
+    }
+}
