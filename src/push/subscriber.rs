@@ -30,40 +30,32 @@ pub struct Taken {
     pub next: Option<Instant>,
 }
 
-/// Bytes of one connection, counted for the server too.
+/// Bytes of one connection, told to the count of the whole server once a call.
 #[derive(Debug)]
 struct Held {
     waiting: usize,
     taken: usize,
+    told: usize,
     everyone: Arc<AtomicUsize>,
 }
 
 impl Held {
-    fn put(&mut self, bytes: usize) {
-        self.waiting += bytes;
-        self.everyone.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn gone(&mut self, bytes: usize) {
-        self.waiting -= bytes;
-        self.everyone.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
     fn take(&mut self, bytes: usize) {
         self.waiting -= bytes;
         self.taken += bytes;
     }
 
-    fn sent(&mut self) {
-        let bytes = std::mem::take(&mut self.taken);
-        self.everyone.fetch_sub(bytes, Ordering::Relaxed);
+    fn tell(&mut self) {
+        let bytes = self.waiting + self.taken;
+        // Wraps where it shrank, and so does the sum.
+        let change = bytes.wrapping_sub(std::mem::replace(&mut self.told, bytes));
+        self.everyone.fetch_add(change, Ordering::Relaxed);
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.sent();
-        self.gone(self.waiting);
+        self.everyone.fetch_sub(self.told, Ordering::Relaxed);
     }
 }
 
@@ -96,6 +88,13 @@ struct Most {
     bytes: usize,
 }
 
+impl Most {
+    /// One event may always wait, whatever it weighs.
+    fn has_bytes(self, event: &Event, held: &Held) -> bool {
+        held.waiting == 0 || held.waiting + event.weight() <= self.bytes
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Subscriber {
@@ -111,6 +110,7 @@ impl Subscriber {
         let held = Held {
             waiting: 0,
             taken: 0,
+            told: 0,
             everyone,
         };
         Arc::new(Self {
@@ -157,7 +157,8 @@ impl Subscriber {
         let Some(gone) = queues.listening.remove(&id) else {
             return false;
         };
-        queues.held.gone(gone.weight());
+        queues.held.waiting -= gone.weight();
+        queues.held.tell();
         metrics::gauge!(metric::SUBSCRIPTIONS).decrement(1.0);
         true
     }
@@ -188,6 +189,7 @@ impl Subscriber {
             queues.clear();
             self.overflow.notify_one();
         }
+        queues.held.tell();
         drop(guard);
         self.notify.notify_one();
     }
@@ -221,13 +223,15 @@ impl Subscriber {
     pub fn carry(&self, events: &[Arc<Event>]) {
         let bytes = weigh(events);
         let held = &mut self.queues.lock().held;
-        held.put(bytes);
-        held.take(bytes);
+        held.taken += bytes;
+        held.tell();
     }
 
     /// What was taken is written.
     pub fn sent(&self) {
-        self.queues.lock().held.sent();
+        let held = &mut self.queues.lock().held;
+        held.taken = 0;
+        held.tell();
     }
 }
 
@@ -242,7 +246,7 @@ impl Queues {
     /// Nothing of it will be sent: the connection ends.
     fn clear(&mut self) {
         for listening in self.listening.values_mut() {
-            self.held.gone(listening.weight());
+            self.held.waiting -= listening.weight();
             listening.latest = HashMap::new();
             listening.queue = VecDeque::new();
         }
@@ -263,11 +267,17 @@ impl Listening {
 
     /// Replaces the topic's event. Topics are as many as devices: one that finds no room waits for its next event.
     fn put_latest(&mut self, event: &Arc<Event>, most: Most, held: &mut Held) {
-        if let Some(replaced) = self.latest.remove(event.topic()) {
-            held.gone(replaced.weight());
-        }
-        if self.has_room(event, most, held) {
-            held.put(event.weight());
+        if let Some(newest) = self.latest.get_mut(event.topic()) {
+            held.waiting -= newest.weight();
+            if most.has_bytes(event, held) {
+                held.waiting += event.weight();
+                *newest = Arc::clone(event);
+                return;
+            }
+            self.latest.remove(event.topic());
+            self.dropped += 1;
+        } else if self.has_room(event, most, held) {
+            held.waiting += event.weight();
             self.latest
                 .insert(Arc::clone(event.topic()), Arc::clone(event));
         } else {
@@ -280,7 +290,7 @@ impl Listening {
         while !self.has_room(event, most, held) {
             self.dropped += 1;
             match self.queue.pop_front() {
-                Some(oldest) => held.gone(oldest.weight()),
+                Some(oldest) => held.waiting -= oldest.weight(),
                 None => return,
             }
         }
@@ -288,14 +298,12 @@ impl Listening {
     }
 
     fn push(&mut self, event: &Arc<Event>, held: &mut Held) {
-        held.put(event.weight());
+        held.waiting += event.weight();
         self.queue.push_back(Arc::clone(event));
     }
 
-    /// One event may always wait, whatever it weighs.
     fn has_room(&self, event: &Event, most: Most, held: &Held) -> bool {
-        let waiting = self.latest.len() + self.queue.len();
-        waiting < most.events && (held.waiting == 0 || held.waiting + event.weight() <= most.bytes)
+        self.latest.len() + self.queue.len() < most.events && most.has_bytes(event, held)
     }
 
     fn weight(&self) -> usize {
