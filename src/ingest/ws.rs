@@ -414,8 +414,8 @@ impl Stream {
         if still_holds {
             self.pipeline.hub.device_offline(key);
         }
-        // Predictions of readings already taken go out before the goodbye.
-        if matches!(ending, Ending::Close(_)) {
+        // Predictions of readings already taken go out before the goodbye; one that reads none has had its time.
+        if matches!(&ending, Ending::Close(closing) if closing.code != CloseCode::TooSlow) {
             let _ = self.flush().await;
         }
         say_goodbye(&mut self.socket, self.codec, ending).await;

@@ -2,7 +2,7 @@
 //!
 //! Every write takes the writer's one connection and holds it for a slice; commits take turns with it.
 
-use super::{SqliteStore, closed, read, signed};
+use super::{SqliteStore, read, signed};
 use crate::store::Result;
 use crate::store::rollup::{Bucket, Span, Stat, from_bytes, to_bytes};
 use crate::store::upkeep::{OldSlice, RollupQuery, StoredRollup, Upkeep, Usage};
@@ -63,7 +63,7 @@ impl Upkeep for SqliteStore {
     fn retire<'a>(&'a self, slice: &'a OldSlice, calibration: u32) -> BoxFuture<'a, Result<u64>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            let connection = writer.as_mut().ok_or_else(closed)?;
+            let connection = writer.connection().await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             choose(&mut transaction, slice).await?;
             keep_calibrations(&mut transaction, calibration).await?;
@@ -76,7 +76,7 @@ impl Upkeep for SqliteStore {
     fn shrink(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
             let mut writer = self.writer.lock().await;
-            let connection = writer.as_mut().ok_or_else(closed)?;
+            let connection = writer.connection().await?;
             let pragma = format!("PRAGMA incremental_vacuum({SHRINK_PAGES})");
             // A row a page: all have to be fetched for the pages to go.
             sqlx::query(sqlx::AssertSqlSafe(pragma))
@@ -104,7 +104,7 @@ impl Upkeep for SqliteStore {
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            let connection = writer.as_mut().ok_or_else(closed)?;
+            let connection = writer.connection().await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             for bucket in buckets {
                 add_bucket(&mut transaction, bucket).await?;
@@ -141,7 +141,7 @@ impl Upkeep for SqliteStore {
     fn expire_rollups(&self, span: Span, before: i64) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            let connection = writer.as_mut().ok_or_else(closed)?;
+            let connection = writer.connection().await?;
             let done = sqlx::query("DELETE FROM rollups WHERE span_s = ? AND at < ?")
                 .bind(span.seconds())
                 .bind(before)

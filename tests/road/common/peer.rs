@@ -47,6 +47,20 @@ impl<M: Wire + Clone + Debug> Peer<M> {
         codec: Codec,
         headers: &[(&'static str, &str)],
     ) -> Self {
+        let tcp = within("a connection", TcpStream::connect(addr))
+            .await
+            .expect("a connection");
+        Self::over(tcp, path, codec, headers).await
+    }
+
+    /// The same over a connection that stands already.
+    pub async fn over(
+        tcp: TcpStream,
+        path: &str,
+        codec: Codec,
+        headers: &[(&'static str, &str)],
+    ) -> Self {
+        let addr = tcp.peer_addr().expect("an address");
         let url = format!("ws://{addr}{path}");
         let mut request = url.into_client_request().expect("an address");
         let offer = HeaderValue::from_static(codec.subprotocol());
@@ -58,9 +72,6 @@ impl<M: Wire + Clone + Debug> Peer<M> {
                 .headers_mut()
                 .insert(*name, value.parse().expect("a header"));
         }
-        let tcp = within("a connection", TcpStream::connect(addr))
-            .await
-            .expect("a connection");
         let (socket, _) = within("an upgrade", client_async(request, tcp))
             .await
             .expect("an upgrade");
@@ -144,7 +155,16 @@ impl<M: Wire + Clone + Debug> Peer<M> {
 impl Device {
     /// Opens a stream and hears the welcome.
     pub async fn open(addr: SocketAddr, query: &str, codec: Codec) -> Self {
-        let mut peer = Self::connect(addr, &format!("{ENDPOINT}?{query}"), codec).await;
+        Self::welcomed(Self::connect(addr, &format!("{ENDPOINT}?{query}"), codec).await).await
+    }
+
+    /// The same over a connection that stands already.
+    pub async fn open_over(tcp: TcpStream, query: &str, codec: Codec) -> Self {
+        let path = format!("/v1/stream/{ENDPOINT}?{query}");
+        Self::welcomed(Peer::over(tcp, &path, codec, &[]).await).await
+    }
+
+    async fn welcomed(mut peer: Peer<ServerMessage>) -> Self {
         let welcome = peer
             .expect("welcome", |message| match message {
                 ServerMessage::Welcome(welcome) => Some(welcome.clone()),

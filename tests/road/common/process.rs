@@ -72,6 +72,11 @@ impl Process {
         self.addr
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// kill -9, and waits until it is gone.
     pub async fn kill(mut self) {
         within("its death", self.child.kill())
@@ -81,7 +86,7 @@ impl Process {
 
     /// Sends SIGTERM.
     pub async fn terminate(&self) {
-        let id = self.child.id().expect("it runs").to_string();
+        let id = self.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status().await;
         assert!(sent.expect("kill is there").success());
     }

@@ -4,12 +4,14 @@
 //! three things: the backlog drains, every acked reading is stored once, and predictions are those of a run without the fault.
 
 mod broker;
+mod client;
 mod clock;
 mod drain;
 mod gate;
 mod lock;
 mod redelivery;
 mod steps;
+mod store;
 
 use crate::common::http::{request, samples};
 use crate::common::{TestServer, bits};
