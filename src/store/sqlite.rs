@@ -9,6 +9,7 @@ pub mod copy;
 mod history;
 mod read;
 mod receipts;
+mod transaction;
 mod upkeep;
 
 pub use history::SqliteHistory;
@@ -125,11 +126,9 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
             let connection = writer.as_mut().ok_or_else(closed)?;
-            // An error leaves the transaction to roll back when it is dropped.
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            write_rows(&mut transaction, rows).await?;
-            transaction.commit().await?;
-            Ok(())
+            transaction::begin(connection).await?;
+            let written = write_rows(connection, rows).await;
+            transaction::end(connection, written).await
         })
     }
 
