@@ -58,19 +58,19 @@ pub fn need_postgres() -> Result<()> {
     Ok(())
 }
 
-<<<<<<< HEAD
 /// Makes sure that a server's clock can be shifted: the program brings the library that does it.
 pub fn need_faketime() -> Result<()> {
     match shell::find("faketime") {
         Some(_) => Ok(()),
         None => apt_install(&["faketime"]),
-=======
+    }
+}
+
 /// Makes sure that a server's system calls can be watched and made to fail.
 pub fn need_strace() -> Result<()> {
     match shell::find("strace") {
         Some(_) => Ok(()),
         None => apt_install(&["strace"]),
->>>>>>> 4cc937a (Ledger: PostgreSQL with restarts, lost COMMIT answers and cuts; full disks; cargo xtask ledger)
     }
 }
 
