@@ -1,8 +1,8 @@
 //! One story through `dyn Store`, told to SQLite and to PostgreSQL.
 //!
 //! A chapter is a function over an open [`Book`] and stands by itself: it uses devices of its own, and leaves the store open. To add
-//! one, write it (here or in a file beside `chapters.rs`) and name it in [`tell`]. What only PostgreSQL has is told in
-//! `postgres_alone.rs`.
+//! one, write it (here or in a file beside `chapters.rs`) and name it in [`tell`]. What only one of them
+//! has is told in `postgres_alone.rs` and `sqlite_alone.rs`.
 
 #[path = "store_story/book.rs"]
 mod book;
@@ -13,6 +13,8 @@ mod chapters;
 mod postgres;
 #[path = "store_story/postgres_alone.rs"]
 mod postgres_alone;
+#[path = "store_story/sqlite_alone.rs"]
+mod sqlite_alone;
 #[path = "store_story/upkeep.rs"]
 mod upkeep;
 

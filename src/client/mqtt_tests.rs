@@ -149,7 +149,11 @@ impl Server {
             ts: 0,
             model: "m".into(),
             version: "1.0.0".into(),
-            output: Output::Skipped("late".into()),
+            output: if late {
+                Output::Skipped("late".into())
+            } else {
+                Output::Calibrating { seen: 1, needed: 2 }
+            },
             latency_us: 1,
         };
         let ack = Ack {

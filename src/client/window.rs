@@ -13,7 +13,7 @@ use super::tally::{Kind, Tally};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 use tidegate_protocol::message::{Ack, Gap, Nack, Prediction};
-use tidegate_protocol::{NackCode, Reading};
+use tidegate_protocol::{NackCode, Output, Reading};
 
 /// Bounds of a window.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ struct Slot {
     /// Whether a prediction was told to the caller; a second one after a cut is not news.
     told: bool,
     acked: bool,
-    /// A gap named it: only a late ack covers it, or after a cut a new answer and an ack behind it.
+    /// A gap named it, or its answer did: only a late ack covers it, or after a cut a new answer and an ack behind it.
     gapped: bool,
     probe: bool,
     /// The server held it before this run.
@@ -247,6 +247,11 @@ impl Window {
             return false;
         };
         slot.answer = Some(Kind::of(&prediction.output));
+        // It fell into a gap, told or swallowed by a cut: acks before this answer meant others.
+        if matches!(prediction.output, Output::Skipped(_)) {
+            slot.gapped = true;
+            slot.acked = false;
+        }
         let first = !std::mem::replace(&mut slot.told, true);
         if first && !slot.probe {
             self.tally.predicted(Kind::of(&prediction.output));

@@ -30,6 +30,13 @@ fn prediction(seq: u64) -> Prediction {
     }
 }
 
+fn late_prediction(seq: u64) -> Prediction {
+    Prediction {
+        output: Output::Skipped("late".into()),
+        ..prediction(seq)
+    }
+}
+
 fn ack(seq: u64, late: &[u64]) -> Ack {
     Ack {
         epoch: None,
@@ -227,6 +234,26 @@ fn a_gap_is_filled_and_acked_by_number() {
     assert!(window.is_settled());
 }
 
+/// A gap that a cut swallowed: the reading it named goes out again and is answered as late. An ack by high-water mark that comes
+/// before its own says nothing of it; a crash of the server behind that ack lost a reading which the device no longer kept.
+#[test]
+fn a_reading_answered_as_late_is_settled_by_its_number_alone() {
+    let mut window = Window::new(limits(8, 8));
+    window.connected(Some(0));
+    (0..3).for_each(|seq| window.offer(reading(seq)));
+    send_all(&mut window);
+    for seq in [0, 2] {
+        window.on_prediction(&prediction(seq), Instant::now());
+    }
+    window.connected(Some(3));
+    assert_eq!(send_all(&mut window), [1]);
+    window.on_ack(&ack(2, &[]));
+    window.on_prediction(&late_prediction(1), Instant::now());
+    assert!(!window.is_settled(), "its row is not committed yet");
+    window.on_ack(&ack(2, &[1]));
+    assert!(window.is_settled());
+}
+
 /// What the model server did with a reading.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {
@@ -261,7 +288,8 @@ impl Server {
         self.fates.insert(seq, fate);
         out.push_back(match fate {
             Fate::Refused => ServerMessage::Nack(nack(seq, NackCode::BadReading)),
-            _ => ServerMessage::Prediction(prediction(seq)),
+            Fate::Late => ServerMessage::Prediction(late_prediction(seq)),
+            Fate::Stored => ServerMessage::Prediction(prediction(seq)),
         });
     }
 
@@ -281,7 +309,10 @@ impl Server {
             out.push_back(ServerMessage::Nack(nack(seq, NackCode::BadReading)));
             return;
         }
-        out.push_back(ServerMessage::Prediction(prediction(seq)));
+        out.push_back(ServerMessage::Prediction(match fate {
+            Fate::Late => late_prediction(seq),
+            _ => prediction(seq),
+        }));
         let durable = self.durable.as_deref();
         let committed = durable.filter(|durable| durable.fates.contains_key(&seq));
         if let Some(high) = committed.and_then(|durable| durable.high_water) {

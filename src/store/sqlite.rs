@@ -9,6 +9,7 @@ pub mod copy;
 mod history;
 mod read;
 mod receipts;
+mod transaction;
 mod upkeep;
 
 pub use history::SqliteHistory;
@@ -40,39 +41,9 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migration
 pub struct SqliteStore {
     file: PathBuf,
     log_id: String,
-    writer: Mutex<Writer>,
+    writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
     history: SqliteHistory,
-}
-
-/// The one connection that writes.
-struct Writer {
-    options: SqliteConnectOptions,
-    /// `None` after a failed transaction: what SQLite undid by itself (a full disk) the connection still believes to be in.
-    connection: Option<SqliteConnection>,
-    is_closed: bool,
-}
-
-impl Writer {
-    async fn connection(&mut self) -> Result<&mut SqliteConnection> {
-        if self.is_closed {
-            return Err(StoreError::Database(sqlx::Error::PoolClosed));
-        }
-        if self.connection.is_none() {
-            self.connection = Some(SqliteConnection::connect_with(&self.options).await?);
-        }
-        Ok(self.connection.as_mut().expect("connected just above"))
-    }
-
-    /// One transaction with all rows.
-    async fn commit(&mut self, rows: &[&Row]) -> Result<()> {
-        let connection = self.connection().await?;
-        // An error leaves the transaction to roll back when it is dropped.
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        write_rows(&mut transaction, rows).await?;
-        transaction.commit().await?;
-        Ok(())
-    }
 }
 
 impl SqliteStore {
@@ -109,12 +80,7 @@ impl SqliteStore {
         Ok(Self {
             file: file.to_owned(),
             log_id,
-            writer: Mutex::new(Writer {
-                // A file that is gone is a fault, and not the time for a new one.
-                options: writing.create_if_missing(false),
-                connection: Some(writer),
-                is_closed: false,
-            }),
+            writer: Mutex::new(Some(writer)),
             history: SqliteHistory::of(readers.clone()),
             readers,
         })
@@ -130,6 +96,10 @@ async fn log_id(writer: &mut SqliteConnection) -> Result<String> {
     Ok(sqlx::query_scalar("SELECT id FROM log")
         .fetch_one(writer)
         .await?)
+}
+
+fn closed() -> StoreError {
+    StoreError::Database(sqlx::Error::PoolClosed)
 }
 
 impl Store for SqliteStore {
@@ -155,11 +125,10 @@ impl Store for SqliteStore {
     fn commit<'a>(&'a self, rows: &'a [&'a Row]) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            let committed = writer.commit(rows).await;
-            if committed.is_err() {
-                writer.connection = None;
-            }
-            committed
+            let connection = writer.as_mut().ok_or_else(closed)?;
+            transaction::begin(connection).await?;
+            let written = write_rows(connection, rows).await;
+            transaction::end(connection, written).await
         })
     }
 
@@ -253,7 +222,7 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'a, Result<i64>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            let connection = writer.connection().await?;
+            let connection = writer.as_mut().ok_or_else(closed)?;
             sqlx::query(
                 "INSERT INTO versions (endpoint, model, version, hash, seen_at) VALUES (?, ?, ?, ?, ?) \
                  ON CONFLICT DO NOTHING",
@@ -286,7 +255,7 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            let connection = writer.connection().await?;
+            let connection = writer.as_mut().ok_or_else(closed)?;
             sqlx::query(
                 "INSERT INTO endpoints (name, revision, manifest, seen_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             )
@@ -307,21 +276,15 @@ impl Store for SqliteStore {
     fn renew_session<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<u64>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            let renewed = receipts::renew(writer.connection().await?, client).await;
-            if renewed.is_err() {
-                writer.connection = None;
-            }
-            renewed
+            receipts::renew(writer.as_mut().ok_or_else(closed)?, client).await
         })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.readers.close().await;
-            let mut writer = self.writer.lock().await;
-            writer.is_closed = true;
-            if let Some(connection) = writer.connection.take()
-                && let Err(error) = connection.close().await
+            if let Some(writer) = self.writer.lock().await.take()
+                && let Err(error) = writer.close().await
             {
                 tracing::warn!(%error, "database did not close cleanly");
             }

@@ -2,14 +2,14 @@
 //!
 //! Every write takes the writer's one connection and holds it for a slice; commits take turns with it.
 
-use super::{SqliteStore, read, signed};
+use super::{SqliteStore, closed, read, signed, transaction};
 use crate::store::Result;
 use crate::store::rollup::{Bucket, Span, Stat, from_bytes, to_bytes};
 use crate::store::upkeep::{OldSlice, RollupQuery, StoredRollup, Upkeep, Usage};
 use crate::stream::now_ms;
 use futures_util::future::BoxFuture;
+use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection, Row};
 
 /// Pages given back to the disk in one go, 4 KiB each.
 const SHRINK_PAGES: u32 = 2_000;
@@ -63,20 +63,17 @@ impl Upkeep for SqliteStore {
     fn retire<'a>(&'a self, slice: &'a OldSlice, calibration: u32) -> BoxFuture<'a, Result<u64>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            let connection = writer.connection().await?;
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            choose(&mut transaction, slice).await?;
-            keep_calibrations(&mut transaction, calibration).await?;
-            let gone = delete(&mut transaction, slice.until).await?;
-            transaction.commit().await?;
-            Ok(gone)
+            let connection = writer.as_mut().ok_or_else(closed)?;
+            transaction::begin(connection).await?;
+            let gone = cut(connection, slice, calibration).await;
+            transaction::end(connection, gone).await
         })
     }
 
     fn shrink(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
             let mut writer = self.writer.lock().await;
-            let connection = writer.connection().await?;
+            let connection = writer.as_mut().ok_or_else(closed)?;
             let pragma = format!("PRAGMA incremental_vacuum({SHRINK_PAGES})");
             // A row a page: all have to be fetched for the pages to go.
             sqlx::query(sqlx::AssertSqlSafe(pragma))
@@ -104,18 +101,10 @@ impl Upkeep for SqliteStore {
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            let connection = writer.connection().await?;
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            for bucket in buckets {
-                add_bucket(&mut transaction, bucket).await?;
-            }
-            sqlx::query("INSERT OR REPLACE INTO consumers (name, sample_id) VALUES (?, ?)")
-                .bind(consumer)
-                .bind(signed(until))
-                .execute(&mut *transaction)
-                .await?;
-            transaction.commit().await?;
-            Ok(())
+            let connection = writer.as_mut().ok_or_else(closed)?;
+            transaction::begin(connection).await?;
+            let added = add(connection, consumer, until, buckets).await;
+            transaction::end(connection, added).await
         })
     }
 
@@ -141,7 +130,7 @@ impl Upkeep for SqliteStore {
     fn expire_rollups(&self, span: Span, before: i64) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
-            let connection = writer.connection().await?;
+            let connection = writer.as_mut().ok_or_else(closed)?;
             let done = sqlx::query("DELETE FROM rollups WHERE span_s = ? AND at < ?")
                 .bind(span.seconds())
                 .bind(before)
@@ -150,6 +139,31 @@ impl Upkeep for SqliteStore {
             Ok(done.rows_affected())
         })
     }
+}
+
+/// Takes the slice out, but for what folds and calibrations need; how many samples went.
+async fn cut(connection: &mut SqliteConnection, slice: &OldSlice, calibration: u32) -> Result<u64> {
+    choose(connection, slice).await?;
+    keep_calibrations(connection, calibration).await?;
+    delete(connection, slice.until).await
+}
+
+/// Adds to the buckets, and notes how far the consumer is with that.
+async fn add(
+    connection: &mut SqliteConnection,
+    consumer: &str,
+    until: u64,
+    buckets: &[Bucket],
+) -> Result<()> {
+    for bucket in buckets {
+        add_bucket(connection, bucket).await?;
+    }
+    sqlx::query("INSERT OR REPLACE INTO consumers (name, sample_id) VALUES (?, ?)")
+        .bind(consumer)
+        .bind(signed(until))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Which streams have samples in the slice, and behind which position theirs stay: their last snapshot in it.

@@ -7,7 +7,8 @@ use crate::common::http::{Answer, request, samples};
 use crate::common::peer::wish;
 use crate::common::{Broker, Device, Process, Subscriber, TestServer, batch, plain, reading, rig};
 use crate::mqtt::subscribed;
-use std::collections::VecDeque;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -205,14 +206,10 @@ async fn a_store_without_room_for_too_long_closes_with_a_time_to_come_back() {
     assert_eq!((error.code, code), (ErrorCode::Overloaded, 4013));
     assert!(error.retry_after_ms.is_some(), "{error:?}");
     // HTTP is told the same in its own words; the last rows of the queue were too few for a whole batch.
-    let mut callers: VecDeque<_> = (0..40).map(|number| ask(addr, number)).collect();
-    let turned_away = loop {
-        let answer = callers.pop_front().expect("one that finds no room");
-        // Those that found room wait for their commit.
-        if let Ok(answer) = tokio::time::timeout(Duration::from_secs(3), answer).await {
-            break answer.expect("an answer");
-        }
-    };
+    let mut callers: FuturesUnordered<_> = (0..40).map(|number| ask(addr, number)).collect();
+    // Those that found room wait for their commit: the first answer is that of one that found none.
+    let first = callers.next().await.expect("one that finds no room");
+    let turned_away = first.expect("an answer");
     let head = turned_away.head.to_lowercase();
     assert!(head.contains("retry-after: "), "{turned_away:?}");
     turned_away.problem(503, "overloaded");

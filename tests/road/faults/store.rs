@@ -176,7 +176,11 @@ async fn files_that_may_not_grow_ack_nothing_until_they_may_and_lose_nothing() {
 
 async fn fills_up_and_goes_on(disk: Disk) {
     let values = rig(72, READINGS);
-    let server = Process::serve_with(disk.path(), &[], without_signal).await;
+    // Nothing is kept out before the disk is full: the fault itself is to be met.
+    let settings = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(settings.path(), "[store]\nmin_free_bytes = 0\n").unwrap();
+    let arguments = ["--config", settings.path().to_str().unwrap()];
+    let server = Process::serve_with(disk.path(), &arguments, without_signal).await;
     let mut device = Device::open(server.addr(), "device=rig-1", Codec::Json).await;
     device.stream(&values, 0, 450).await;
     let full = disk.fill(&server);
