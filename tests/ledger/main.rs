@@ -12,6 +12,7 @@ mod broker;
 mod checks;
 mod conduct;
 mod device;
+mod disk;
 mod door;
 mod fold;
 mod frames;
@@ -21,6 +22,9 @@ mod http;
 mod kept;
 mod ledger;
 mod plan;
+#[path = "../common/postgres.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod postgres;
 mod proxy;
 mod report;
 mod scene;
@@ -33,9 +37,12 @@ mod trace;
 mod zoo;
 
 use plan::{Plan, StoreKind};
+use postgres::Postgres;
 use report::Outcome;
 use scene::Scene;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 use zoo::SmallZoo;
 
 /// Seeds that a plain `cargo test` plays on each store.
@@ -60,16 +67,20 @@ fn number(name: &str) -> Option<u64> {
 
 /// Plays the seeds that are asked for and prints them; panics when one broke a promise.
 async fn play(store: StoreKind) {
-    if std::env::var("LEDGER_STORE").is_ok_and(|wanted| wanted != "both" && wanted != store.name())
-    {
+    let wanted = std::env::var("LEDGER_STORE").unwrap_or_else(|_| "both".into());
+    if wanted != "both" && wanted != store.name() {
         return;
     }
     let zoo = SmallZoo::write();
+    let cluster = match store {
+        StoreKind::Sqlite => None,
+        StoreKind::Postgres => Some(Arc::new(Mutex::new(Postgres::start().await))),
+    };
     let from = number("LEDGER_FROM").unwrap_or(1);
     let seeds = from..from + number("LEDGER_SEEDS").unwrap_or(FEW);
     let mut outcomes: Vec<Outcome> = Vec::new();
     for seed in seeds {
-        let outcome = Scene::play(Plan::of(seed, store), &zoo).await;
+        let outcome = Scene::play(Plan::of(seed, store), &zoo, cluster.as_ref()).await;
         println!("{}", outcome.line());
         if outcome.has_story() {
             println!("{}", outcome.story());
@@ -84,4 +95,9 @@ async fn play(store: StoreKind) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_breaks_on_sqlite_the_books_agree() {
     play(StoreKind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_breaks_on_postgres_the_books_agree() {
+    play(StoreKind::Postgres).await;
 }

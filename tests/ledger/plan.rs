@@ -39,6 +39,8 @@ pub struct Plan {
     pub seed: u64,
     pub store: StoreKind,
     pub run_ms: u64,
+    /// Whether the database lies on a small disk.
+    pub small_disk: bool,
     pub devices: Vec<DevicePlan>,
     /// By time.
     pub faults: Vec<Planned>,
@@ -118,6 +120,18 @@ pub enum Fault {
     Silence { device: usize },
     /// A device does something.
     Order { device: usize, order: Order },
+    /// The disk of the database has no room for a while; the server is killed meanwhile, or not.
+    DiskFull { ms: u64, kill: bool },
+    /// The server's writes to its database fail for a while.
+    NoSpace { ms: u64 },
+    /// The database server restarts, in order or as after a crash.
+    Database { crash: bool },
+    /// The database server stands still.
+    DatabaseFreeze { ms: u64 },
+    /// The connection to the database ends after so many bytes.
+    CutDatabase { way: Way, bytes: u64 },
+    /// The connection to the database ends at a COMMIT, before or behind its answer.
+    LostCommit { answered: bool },
     /// The broker restarts, with its sessions or without.
     Broker { keep: bool },
     /// The server's connection to the broker ends after so many bytes.
@@ -144,6 +158,13 @@ impl Fault {
                 Order::Pin(_) => "switch",
                 Order::Move => "move",
             },
+            Self::DiskFull { .. } => "disk full",
+            Self::NoSpace { .. } => "enospc injected",
+            Self::Database { crash: true } => "database crash",
+            Self::Database { crash: false } => "database restart",
+            Self::DatabaseFreeze { .. } => "database freeze",
+            Self::CutDatabase { .. } => "cut database",
+            Self::LostCommit { .. } => "lost commit answer",
             Self::Broker { keep: true } => "broker restart",
             Self::Broker { keep: false } => "broker lost all",
             Self::CutBroker { .. } => "cut broker",
@@ -158,6 +179,7 @@ impl Plan {
     pub fn of(seed: u64, store: StoreKind) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let run_ms = random.random_range(RUN_MS);
+        let small_disk = store == StoreKind::Sqlite && random.random_bool(0.3);
         let devices = devices(seed, &mut random);
         let count = usize::try_from(run_ms / 40).expect("a few dozen");
         let mut faults: Vec<_> = (0..count)
@@ -166,11 +188,16 @@ impl Plan {
                 fault: fault(&devices, &mut random),
             })
             .collect();
+        for fault in of_the_store(store, small_disk, &mut random) {
+            let at_ms = random.random_range(30..run_ms);
+            faults.push(Planned { at_ms, fault });
+        }
         faults.sort_by_key(|planned| planned.at_ms);
         Self {
             seed,
             store,
             run_ms,
+            small_disk,
             devices,
             faults,
         }
@@ -215,6 +242,38 @@ fn devices(seed: u64, random: &mut StdRng) -> Vec<DevicePlan> {
     mqtt.shuffle = shuffled.shuffle;
     moving.doors = Doors::Both;
     vec![plain, committed, switching, unruly, shuffled, mqtt, moving]
+}
+
+/// What goes wrong with the database itself: a few of the faults that it can have.
+fn of_the_store(store: StoreKind, small_disk: bool, random: &mut StdRng) -> Vec<Fault> {
+    let ms = random.random_range(50..400);
+    let way = *[Way::Up, Way::Down].choose(random).expect("two");
+    let answered = random.random_bool(0.5);
+    let mut faults = match store {
+        StoreKind::Sqlite if small_disk => {
+            let kill = random.random_bool(0.5);
+            vec![Fault::DiskFull { ms, kill }]
+        }
+        StoreKind::Sqlite => vec![Fault::NoSpace { ms }],
+        StoreKind::Postgres => vec![
+            Fault::LostCommit { answered },
+            Fault::LostCommit {
+                answered: !answered,
+            },
+            Fault::CutDatabase {
+                way,
+                bytes: random.random_range(0..20_000),
+            },
+            Fault::Database { crash: answered },
+            Fault::DatabaseFreeze { ms },
+        ],
+    };
+    // A restart of the database takes as long as everything else: in every other seed.
+    faults.retain(|fault| match fault {
+        Fault::Database { .. } | Fault::NoSpace { .. } => random.random_bool(0.5),
+        _ => true,
+    });
+    faults
 }
 
 fn fault(devices: &[DevicePlan], random: &mut StdRng) -> Fault {

@@ -1,10 +1,10 @@
 //! A line: the TCP proxy between one peer and what it speaks to, with faults of its own.
 //!
-//! A line keeps its address while what is behind it comes and goes. It cuts a connection at a byte, delays, goes silent without a word
+//! A line keeps its address while what is behind it comes and goes. It cuts a connection at a byte or at a COMMIT, delays, goes silent without a word
 //! to either side (half-open), and may duplicate and swap WebSocket frames on their way up. One task a connection; the
 //! end of either direction ends both. Dropping the line ends everything.
 
-use super::frames::{Frames, Odds};
+use super::frames::{Frames, Odds, find};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -23,6 +23,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// How long a frame waits to be overtaken.
 const HELD: Duration = Duration::from_millis(4);
 
+/// How a client of PostgreSQL asks for one.
+const COMMIT: &[u8] = b"COMMIT\0";
+
 /// A direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -32,11 +35,15 @@ pub enum Way {
     Down,
 }
 
-/// The end of a connection that is to come: after so many bytes in one direction.
+/// The end of a connection that is to come.
 #[derive(Debug, Clone, Copy)]
-struct Cut {
-    way: Way,
-    left: u64,
+enum Cut {
+    /// After so many bytes in one direction.
+    After { way: Way, left: u64 },
+    /// With the next COMMIT: once it has passed, or once its answer is there, which does not pass.
+    Commit { answered: bool },
+    /// With the next byte of the answer.
+    Answer,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -113,8 +120,16 @@ impl Line {
 
     /// Ends the connection over which `bytes` more have gone that `way`.
     pub fn cut_after(&self, way: Way, bytes: u64) {
-        let cut = Cut { way, left: bytes };
-        *self.shared.cut.lock().expect("no panic under it") = Some(cut);
+        self.set(Some(Cut::After { way, left: bytes }));
+    }
+
+    /// Ends the connection over which the next COMMIT goes, so that its answer is lost.
+    pub fn cut_at_commit(&self, answered: bool) {
+        self.set(Some(Cut::Commit { answered }));
+    }
+
+    fn set(&self, cut: Option<Cut>) {
+        *self.shared.cut.lock().expect("no panic under it") = cut;
     }
 
     /// From now on every chunk waits so long.
@@ -135,7 +150,7 @@ impl Line {
     /// Good weather again.
     pub fn heal(&self) {
         self.delay(Duration::ZERO);
-        *self.shared.cut.lock().expect("no panic under it") = None;
+        self.set(None);
     }
 
     /// Frames sent twice, and frames overtaken.
@@ -260,28 +275,54 @@ impl Pump {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        let allowed = self.allowed(bytes.len());
-        self.to.write_all(&bytes[..allowed]).await?;
-        if allowed < bytes.len() {
+        let allowed = self.allowed(bytes);
+        self.to.write_all(&bytes[..allowed.len]).await?;
+        if allowed.is_last {
             return Err(std::io::ErrorKind::ConnectionReset.into());
         }
         Ok(())
     }
 
-    /// How many of `len` bytes may pass before the cut.
-    fn allowed(&self, len: usize) -> usize {
+    /// How much of `bytes` may pass before a cut.
+    fn allowed(&self, bytes: &[u8]) -> Allowed {
+        let all = Allowed {
+            len: bytes.len(),
+            is_last: false,
+        };
         let mut cut = self.shared.cut.lock().expect("no panic under it");
-        match &mut *cut {
-            Some(Cut { way, left }) if *way == self.way => {
-                if let Some(after) = left.checked_sub(len as u64) {
-                    *left = after;
-                    return len;
+        match (*cut, self.way) {
+            (Some(Cut::After { way, left }), _) if way == self.way => {
+                let after = left.checked_sub(bytes.len() as u64);
+                *cut = after.map(|left| Cut::After { way, left });
+                match after {
+                    Some(_) => all,
+                    None => Allowed {
+                        len: usize::try_from(left).expect("less than a chunk"),
+                        is_last: true,
+                    },
                 }
-                let allowed = usize::try_from(*left).expect("less than a chunk");
-                *cut = None;
-                allowed
             }
-            _ => len,
+            (Some(Cut::Commit { answered }), Way::Up) if find(bytes, COMMIT).is_some() => {
+                *cut = answered.then_some(Cut::Answer);
+                Allowed {
+                    is_last: !answered,
+                    ..all
+                }
+            }
+            (Some(Cut::Answer), Way::Down) => {
+                *cut = None;
+                Allowed {
+                    len: 0,
+                    is_last: true,
+                }
+            }
+            _ => all,
         }
     }
+}
+
+/// What of a chunk passes, and whether the connection ends behind it.
+struct Allowed {
+    len: usize,
+    is_last: bool,
 }

@@ -3,10 +3,11 @@
 //! Order: the server is up and the subscriber listens before the first device speaks; after the last fault all lines heal; when every
 //! device is done the server is told to stop and has to end cleanly; then the database is read.
 
-use super::backend::Backend;
+use super::backend::{Backend, Cluster};
 use super::broker::Broker;
 use super::checks::{self, Findings, Kind};
 use super::device::{Addresses, Device, Phase};
+use super::disk::Full;
 use super::ledger::Ledger;
 use super::plan::{DevicePlan, Fault, Order, Plan};
 use super::proxy::Line;
@@ -25,6 +26,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// Longest from the last fault until everything is settled.
 const SETTLE: Duration = Duration::from_secs(20);
+/// How often a server is started whose database may be away, and the wait between.
+const STARTS: u32 = 40;
+const BETWEEN_STARTS: Duration = Duration::from_millis(50);
 /// Orders that may wait for a device that is busy; more are left out.
 const ORDERS: usize = 16;
 
@@ -70,24 +74,30 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Runs one seed.
-    pub async fn play(plan: Plan, zoo: &SmallZoo) -> Outcome {
+    /// Runs one seed. PostgreSQL needs its cluster.
+    pub async fn play(plan: Plan, zoo: &SmallZoo, cluster: Option<&Cluster>) -> Outcome {
         let begun = Instant::now();
-        let mut scene = Self::set(plan, zoo).await;
+        let mut scene = Self::set(plan, zoo, cluster).await;
         scene.strike().await;
         let (ledgers, seen, api) = scene.settle().await;
         scene.judge(&ledgers, &seen, &api, zoo).await;
-        scene.outcome(&ledgers, begun.elapsed())
+        scene.outcome(&ledgers, begun.elapsed()).await
     }
 
-    async fn set(plan: Plan, zoo: &SmallZoo) -> Self {
+    async fn set(plan: Plan, zoo: &SmallZoo, cluster: Option<&Cluster>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let backend = Backend::open(plan.store, dir.path()).await;
+        let data_dir = dir.path().join("data");
+        std::fs::create_dir_all(&data_dir).expect("a folder");
+        let backend = match cluster {
+            Some(cluster) => Backend::postgres(cluster, format!("seed_{}", plan.seed)).await,
+            None => Backend::sqlite(&data_dir, plan.small_disk),
+        };
         let broker = Broker::start().await;
         let broker_line = Line::open().await;
         broker_line.lead_to(broker.addr());
         let mqtt = format!("\n[mqtt]\nurl = \"mqtt://{}\"\n", broker_line.addr());
-        let mut server = Server::new(dir.path(), &backend.data_dir(), &zoo.dir(), "", &mqtt);
+        let store = backend.config();
+        let mut server = Server::new(dir.path(), &data_dir, &zoo.dir(), &store, &mqtt);
         let addr = server.start().await.expect("the first start");
         let watcher = watch_log(addr).await;
         let phase = watch::Sender::new(Phase::Run);
@@ -168,6 +178,28 @@ impl Scene {
             Fault::Order { device, order } => {
                 let _ = self.actors[device].orders.try_send(order);
             }
+            Fault::DiskFull { ms: full_ms, kill } => {
+                let full = match self.backend.disk() {
+                    Some(disk) => Some(disk.fill()),
+                    None => self.inject().await,
+                };
+                self.full(full, ms(full_ms), kill).await;
+            }
+            Fault::NoSpace { ms: full_ms } => {
+                let full = self.inject().await;
+                self.full(full, ms(full_ms), false).await;
+            }
+            Fault::Database { .. } | Fault::DatabaseFreeze { .. } => self.database(fault).await,
+            Fault::CutDatabase { way, bytes } => {
+                if let Some(line) = self.backend.line() {
+                    line.cut_after(way, bytes);
+                }
+            }
+            Fault::LostCommit { answered } => {
+                if let Some(line) = self.backend.line() {
+                    line.cut_at_commit(answered);
+                }
+            }
             Fault::Broker { keep } => {
                 self.broker.restart(keep).await;
                 let addr = self.broker.addr();
@@ -186,15 +218,69 @@ impl Scene {
         }
     }
 
-    async fn start(&mut self) {
-        match self.server.start().await {
-            Ok(addr) => {
-                self.watcher.line.lead_to(addr);
-                self.actors
-                    .iter()
-                    .for_each(|actor| actor.line.lead_to(addr));
+    async fn inject(&self) -> Option<Full> {
+        Full::inject(self.server.id()?).await
+    }
+
+    /// No room for a while; perhaps killed meanwhile.
+    async fn full(&mut self, full: Option<Full>, time: Duration, kill: bool) {
+        let Some(full) = full else {
+            *self.faults.entry("no room left out").or_default() += 1;
+            return;
+        };
+        sleep(time).await;
+        if kill {
+            self.server.kill().await;
+        }
+        full.relieve().await;
+        if kill {
+            self.start().await;
+        }
+    }
+
+    async fn database(&self, fault: &Fault) {
+        let Some(cluster) = self.backend.cluster() else {
+            return;
+        };
+        let mut postgres = cluster.lock().await;
+        match *fault {
+            Fault::DatabaseFreeze { ms } => {
+                postgres.pause();
+                sleep(Duration::from_millis(ms)).await;
+                postgres.resume();
             }
-            Err(reason) => self.found.add(Kind::Rule, format!("no start: {reason}")),
+            Fault::Database { crash: true } => {
+                postgres.crash().await;
+                postgres.start_again().await;
+            }
+            _ => postgres.restart().await,
+        }
+    }
+
+    /// Starts the server. One that finds its database gone or its line cut ends, as it should, and is started again.
+    async fn start(&mut self) {
+        let tries = if self.backend.line().is_some() {
+            STARTS
+        } else {
+            1
+        };
+        for left in (0..tries).rev() {
+            match self.server.start().await {
+                Ok(addr) => {
+                    self.watcher.line.lead_to(addr);
+                    return self
+                        .actors
+                        .iter()
+                        .for_each(|actor| actor.line.lead_to(addr));
+                }
+                Err(reason) if left == 0 => {
+                    self.found.add(Kind::Rule, format!("no start: {reason}"));
+                }
+                Err(_) => {
+                    *self.faults.entry("start refused").or_default() += 1;
+                    sleep(BETWEEN_STARTS).await;
+                }
+            }
         }
     }
 
@@ -212,6 +298,9 @@ impl Scene {
         let deadline = Instant::now() + SETTLE;
         self.watcher.line.heal();
         self.broker_line.heal();
+        if let Some(line) = self.backend.line() {
+            line.heal();
+        }
         let lines = self.actors.iter().flat_map(Actor::lines);
         lines.for_each(|line| line.heal());
         self.phase.send_replace(Phase::Settle);
@@ -282,9 +371,11 @@ impl Scene {
         checks::shown(&stored, api, seen, &mut self.found);
     }
 
-    fn outcome(self, ledgers: &[(DevicePlan, Ledger)], took: Duration) -> Outcome {
+    /// What a broken run leaves behind is kept.
+    async fn outcome(self, ledgers: &[(DevicePlan, Ledger)], took: Duration) -> Outcome {
         let wanted = std::env::var_os("LEDGER_KEEP").is_some();
         let kept = if self.found.0.is_empty() && !wanted {
+            self.backend.clear().await;
             None
         } else {
             Some(self.dir.keep())

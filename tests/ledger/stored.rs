@@ -212,3 +212,15 @@ pub async fn read_sqlite(file: &std::path::Path) -> Stored {
     connection.close().await.expect("it closes");
     stored
 }
+
+/// Everything in a PostgreSQL database that no server writes any more.
+pub async fn read_postgres(url: &str) -> Stored {
+    use sqlx::postgres::{PgConnection, PgRow};
+    use sqlx::{Connection, Row};
+    let mut connection = PgConnection::connect(url)
+        .await
+        .expect("the database opens");
+    let stored = read_all!(&mut connection, PgRow);
+    connection.close().await.expect("it closes");
+    stored
+}

@@ -5,6 +5,7 @@
 //! Commands that end in a program of ours (`demo`, `skab`, `bench`, `train`) become that program:
 //! signals and the exit code are its own.
 
+mod ledger;
 mod page;
 mod shell;
 mod steps;
@@ -24,6 +25,7 @@ Commands:
   demo    Build what is missing, page included, and run the demo
   skab    Stream the SKAB pump files through a live server and score the detectors
   bench   Measure the road beside a bare echo server
+  ledger  Play seeds of faults against the real server and compare the books
   page    Build the live page into ui/dist
   train   Train the autoencoder on simulated rigs
   help    Print this, or the help of a command: cargo xtask help test
@@ -43,7 +45,7 @@ Steps:
   fmt      cargo fmt --check
   page     npm ci when the lock file changed, type check, unit tests, production build
   clippy   cargo clippy on every target, warnings are errors
-  test     cargo test on the workspace, doc tests included (needs mosquitto and PostgreSQL)
+  test     cargo test on the workspace, doc tests included (needs mosquitto, PostgreSQL and strace)
   e2e      the page clicked through in Chromium against the real binary (needs chromium)
   doc      cargo doc, warnings are errors
   deny     cargo deny check, where cargo-deny is installed
@@ -122,6 +124,7 @@ fn run(args: &[String]) -> Result<()> {
         "demo" => demo(rest),
         "skab" => skab(rest),
         "bench" => bench(rest),
+        "ledger" => ledger::run(rest),
         "page" => page::build(),
         "train" => train(rest),
         "help" | "-h" | "--help" => print_help(rest.first().map_or("", String::as_str)),
@@ -143,6 +146,7 @@ fn print_help(command: &str) -> Result<()> {
         "demo" => DEMO_HELP,
         "skab" => SKAB_HELP,
         "bench" => BENCH_HELP,
+        "ledger" => ledger::HELP,
         "page" => PAGE_HELP,
         "train" => TRAIN_HELP,
         other => bail!("no command `{other}`; `cargo xtask help` lists them"),

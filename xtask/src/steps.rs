@@ -204,6 +204,7 @@ fn test() -> Result<Done> {
     tools::need_mosquitto()?;
     tools::need_postgres()?;
     tools::need_faketime()?;
+    tools::need_strace()?;
     shell::run(shell::cargo().args(["test", "--workspace"]))?;
     Ok(Done::Passed)
 }

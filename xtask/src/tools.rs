@@ -66,6 +66,14 @@ pub fn need_faketime() -> Result<()> {
     }
 }
 
+/// Makes sure that a server's system calls can be watched and made to fail.
+pub fn need_strace() -> Result<()> {
+    match shell::find("strace") {
+        Some(_) => Ok(()),
+        None => apt_install(&["strace"]),
+    }
+}
+
 /// A Chromium that Playwright can drive: the one of the system, else Playwright's own.
 pub fn need_chromium() -> Result<PathBuf> {
     if let Some(path) = chromium().or_else(playwrights_chromium) {
