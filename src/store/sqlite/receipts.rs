@@ -1,6 +1,6 @@
 //! Publishes that were taken and may be delivered again: written with their rows, read at start.
 
-use super::{bulk, signed};
+use super::{bulk, signed, transaction};
 use crate::store::{Result, StoreError, StoredReceipts};
 use crate::stream::{PublishMark, PublishRef, Row};
 use sqlx::Row as _;
@@ -88,20 +88,23 @@ fn mark(client: &Arc<str>, row: &SqliteRow) -> Result<PublishMark> {
 
 /// The broker has begun another session: its number. What was kept of earlier ones is forgotten.
 pub async fn renew(connection: &mut SqliteConnection, client: &str) -> Result<u64> {
-    use sqlx::Connection;
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    transaction::begin(connection).await?;
+    let session = next_session(connection, client).await;
+    transaction::end(connection, session).await
+}
+
+async fn next_session(connection: &mut SqliteConnection, client: &str) -> Result<u64> {
     let row = sqlx::query(
         "INSERT INTO mqtt_sessions (client, session) VALUES (?, 1) \
          ON CONFLICT (client) DO UPDATE SET session = session + 1 RETURNING session",
     )
     .bind(client.to_owned())
-    .fetch_one(&mut *transaction)
+    .fetch_one(&mut *connection)
     .await?;
     let session = super::read::number(&row, 0);
     sqlx::query("DELETE FROM mqtt_receipts WHERE client = ?")
         .bind(client.to_owned())
-        .execute(&mut *transaction)
+        .execute(connection)
         .await?;
-    transaction.commit().await?;
     Ok(session)
 }
