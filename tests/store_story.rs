@@ -8,6 +8,8 @@
 mod book;
 #[path = "store_story/chapters.rs"]
 mod chapters;
+#[path = "store_story/history.rs"]
+mod history;
 #[allow(dead_code, reason = "other test programs use the rest")]
 #[path = "common/postgres.rs"]
 mod postgres;
@@ -53,6 +55,7 @@ async fn tell(place: Place) {
         chapters::an_import_is_a_stream_of_its_own,
         upkeep::roll_ups_add_up_and_move_their_consumer,
         upkeep::retention_keeps_what_a_fold_needs,
+        history::the_log_is_read_whole_slice_by_slice,
         chapters::a_version_never_changes,
         chapters::a_second_server_is_refused,
         chapters::everything_is_there_after_it_was_opened_again,

@@ -1,6 +1,8 @@
 //! The same with the log in PostgreSQL, read by connections that may not write.
 
+use super::replay::replays_equal_under_retention;
 use super::{EVENTFUL, Said, over_log, record_on};
+use crate::common::TestServer;
 use postgres::Postgres;
 
 #[allow(dead_code, reason = "other test programs use the rest")]
@@ -50,6 +52,17 @@ async fn an_eventful_run_replays_equal_to_the_bit_and_what_is_changed_is_found()
         said.out.contains("rig-1, epoch 0, seq 510, id "),
         "{said:?}"
     );
+}
+
+#[tokio::test]
+async fn a_log_that_retention_cuts_meanwhile_replays_equal() {
+    let postgres = Postgres::start().await;
+    let server = TestServer::start_with(|raw| {
+        raw.store.url = Some(postgres.url().into());
+        raw.store.max_bytes = 3_000_000;
+    })
+    .await;
+    replays_equal_under_retention(&server, ["--store-url", &postgres.url()]).await;
 }
 
 #[tokio::test]

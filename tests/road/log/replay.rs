@@ -1,6 +1,6 @@
 //! The recorded versions run again: all is equal to the bit, and whatever is not is found and named.
 
-use super::{EVENTFUL, over, record_eventful_run, tamper, tidegate};
+use super::{EVENTFUL, over, over_log, record_eventful_run, tamper, tidegate};
 use crate::common::{Process, START_MS, TestServer, eventually, reading, rig};
 use std::path::Path;
 use tidegate_protocol::DeviceMessage;
@@ -167,14 +167,20 @@ async fn a_report_is_the_same_for_any_number_of_threads() {
 #[tokio::test]
 async fn a_log_that_retention_cuts_meanwhile_replays_equal() {
     let server = TestServer::start_with(|raw| raw.store.max_bytes = 1_000_000).await;
-    let (dir, count) = (server.data_dir(), 9_000);
+    let dir = server.data_dir();
+    replays_equal_under_retention(&server, ["--data-dir", dir.to_str().unwrap()]).await;
+}
+
+/// Records more than the server may keep, and replays until something of it is retired.
+pub async fn replays_equal_under_retention(server: &TestServer, place: [&str; 2]) {
+    let count = 9_000;
     let values = rig(51, count);
     let mut device = server.device("rig-1").await;
     for from in (0..count).step_by(1_000) {
         device.stream(&values, from, from + 1_000).await;
     }
     eventually("retention", || async {
-        let said = over("replay", &dir, &[]).await;
+        let said = over_log("replay", place, &[]).await;
         assert_eq!(said.code, 0, "{said:?}");
         assert_eq!(said.count("not reproducible"), 0, "{said:?}");
         let retired = match said.out.contains("no longer stored") {
