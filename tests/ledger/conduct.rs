@@ -107,7 +107,7 @@ impl Conduct {
     /// Whether another act may begin.
     pub fn may_act(&self) -> bool {
         let has_room = self.kept.len() < self.plan.window;
-        has_room && !(self.epoch_waits && !self.kept.is_empty())
+        has_room && (!self.epoch_waits || self.kept.is_empty())
     }
 
     /// What is left, for a report.

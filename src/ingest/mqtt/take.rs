@@ -243,7 +243,7 @@ impl Streams {
                 // The next round opens it again.
                 Err(TakeError::Retired | TakeError::TakenOver) => {}
                 Err(TakeError::Overloaded | TakeError::Full(_) | TakeError::Store(_)) => {
-                    self.wait().await?
+                    self.wait().await?;
                 }
             }
         }

@@ -138,7 +138,8 @@ async fn insert_feedback(connection: &mut PgConnection, rows: &[&Row], at: i64) 
 
 /// The last list of each stream in the batch is the one that counts.
 async fn replace_gaps(connection: &mut PgConnection, rows: &[&Row]) -> Result<()> {
-    let lists: BTreeMap<i64, (u64, &[(u64, u64)])> = rows
+    type List<'a> = (u64, &'a [(u64, u64)]);
+    let lists: BTreeMap<i64, List<'_>> = rows
         .iter()
         .filter_map(|row| Some((row.stream.id, (row.after.epoch, row.gaps.as_deref()?))))
         .collect();

@@ -2,12 +2,7 @@
 
 use super::replay::replays_equal_under_retention;
 use super::{EVENTFUL, Said, over_log, record_on};
-use crate::common::TestServer;
-use postgres::Postgres;
-
-#[allow(dead_code, reason = "other test programs use the rest")]
-#[path = "../../common/postgres.rs"]
-mod postgres;
+use crate::common::{Postgres, TestServer};
 
 async fn over(command: &str, postgres: &Postgres, more: &[&str]) -> Said {
     over_log(command, ["--store-url", &postgres.url()], more).await
