@@ -350,7 +350,8 @@ pub async fn every_filter_of_samples_holds(book: &mut Book) {
         change(&mut query);
         query
     };
-    let cases: [(&str, &dyn Fn(&mut SampleQuery), Vec<u64>); 7] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&mut SampleQuery), Vec<u64>);
+    let cases: [Case<'_>; 7] = [
         ("device", &|_| {}, vec![0, 1, 2, 3, 4, 5, 10, 11, 12, 0]),
         (
             "endpoint",

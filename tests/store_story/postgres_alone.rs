@@ -114,7 +114,7 @@ async fn a_server_without_fsync_is_refused_unless_less_is_wanted() {
         &["fsync = off", "set fsync = on", "store.synchronous"],
     );
     let weaker = open(&postgres.url(), |raw| {
-        raw.store.synchronous = "normal".into()
+        raw.store.synchronous = "normal".into();
     })
     .await;
     weaker.expect("it opens").store.close().await;
