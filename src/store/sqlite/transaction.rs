@@ -3,16 +3,23 @@
 //! Not through sqlx's `Transaction`: a disk without room makes SQLite roll back by itself, the roll-back that follows then fails, and
 //! the depth that sqlx counts beside it never comes down again: every later transaction on the connection would be refused.
 
-use crate::store::Result;
+use crate::store::{Result, StoreError};
 use sqlx::SqliteConnection;
+
+/// Says that a transaction is open already; a database that another one has locked says something else.
+const SQLITE_ERROR: &str = "1";
 
 /// Begins, and locks out other writers. What a caller that was dropped has left open is rolled back first.
 pub async fn begin(connection: &mut SqliteConnection) -> Result<()> {
-    if run(connection, "BEGIN IMMEDIATE").await.is_err() {
-        roll_back(connection).await;
-        run(connection, "BEGIN IMMEDIATE").await?;
+    match run(connection, "BEGIN IMMEDIATE").await {
+        Err(StoreError::Database(sqlx::Error::Database(error)))
+            if error.code().as_deref() == Some(SQLITE_ERROR) =>
+        {
+            roll_back(connection).await;
+            run(connection, "BEGIN IMMEDIATE").await
+        }
+        begun => begun,
     }
-    Ok(())
 }
 
 /// Makes it last where `done` is well, and takes all of it back where it is not.
