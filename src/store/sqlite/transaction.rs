@@ -6,20 +6,20 @@
 use crate::store::{Result, StoreError};
 use sqlx::SqliteConnection;
 
+/// Says that a transaction is open already; a database that another one has locked says something else.
+const SQLITE_ERROR: &str = "1";
+
 /// Begins, and locks out other writers. What a caller that was dropped has left open is rolled back first.
 pub async fn begin(connection: &mut SqliteConnection) -> Result<()> {
     match run(connection, "BEGIN IMMEDIATE").await {
-        Err(error) if is_begun(&error) => {
+        Err(StoreError::Database(sqlx::Error::Database(error)))
+            if error.code().as_deref() == Some(SQLITE_ERROR) =>
+        {
             roll_back(connection).await;
             run(connection, "BEGIN IMMEDIATE").await
         }
         begun => begun,
     }
-}
-
-/// Whether a transaction is open already: SQLite's plain error. A database that is locked or full says so, and is not tried twice.
-fn is_begun(error: &StoreError) -> bool {
-    matches!(error, StoreError::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("1"))
 }
 
 /// Makes it last where `done` is well, and takes all of it back where it is not.
