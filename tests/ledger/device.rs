@@ -136,10 +136,14 @@ impl Device {
         }
     }
 
-    /// A close code that says "do not come back" is the harness's mistake or the server's.
+    /// A close code that says "do not come back" is the harness's mistake or the server's; but an earlier connection of this very device,
+    /// held up on its way, may reach the server last and take over.
     fn note_end(&mut self, ended: Ended) {
+        let overtaken =
+            |code| code == CloseCode::TakenOver.code() && self.conduct.ledger.connections > 1;
         if let Ended::Closed(code) = ended
             && !should_reconnect(code)
+            && !overtaken(code)
         {
             let text = format!("closed with {code}, which says not to come back");
             self.conduct.ledger.violations.push(text);

@@ -122,6 +122,13 @@ impl Server {
         timeout(PATIENCE, child.wait()).await.ok()?.ok()
     }
 
+    /// Whether the last stop said that it left something undone, and what.
+    pub fn said_what_it_left(&self) -> bool {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let last = log.rfind("stopping").map_or("", |at| &log[at..]);
+        last.contains("stopped before everything was finished")
+    }
+
     /// Sends a signal.
     pub async fn signal(&self, name: &str) {
         let Some(id) = self.id() else { return };
