@@ -10,7 +10,7 @@ mod drain;
 mod gate;
 mod lock;
 mod redelivery;
-mod steps;
+pub mod steps;
 mod store;
 
 use crate::common::http::{request, samples};

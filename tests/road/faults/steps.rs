@@ -19,7 +19,7 @@ const CALIBRATED: usize = 450;
 const MOST: usize = 3;
 /// A pressure at which the shell breaks; others do not come near it.
 const PANICS: f32 = 99.0;
-const GIVES_NAN: f32 = 98.0;
+pub const GIVES_NAN: f32 = 98.0;
 const PRESSURE: usize = 3;
 
 /// A model that breaks at two pressures, after it has spoilt the state it was given.
@@ -61,7 +61,7 @@ impl Model for Brittle {
 }
 
 /// The zoo with the version `brittle/1.0.0`, and `default` as the endpoint's default.
-fn zoo(default: &str) -> Zoo {
+pub fn zoo(default: &str) -> Zoo {
     let mut zoo = Zoo::embedded().expect("the built-in zoo");
     let endpoint = zoo.endpoints.get_mut("pump-health").expect("its endpoint");
     let chart = &endpoint.versions["mewma/1.0.0"];
@@ -77,7 +77,7 @@ fn zoo(default: &str) -> Zoo {
     zoo
 }
 
-async fn server(default: &str) -> TestServer {
+pub async fn server(default: &str) -> TestServer {
     TestServer::start_serving(zoo(default), |raw| {
         raw.sessions.max_failed_steps = MOST as u32;
         raw.store.queue = 1_024;
@@ -85,7 +85,7 @@ async fn server(default: &str) -> TestServer {
     .await
 }
 
-async fn pinned(server: &TestServer, version: &str) -> Device {
+pub async fn pinned(server: &TestServer, version: &str) -> Device {
     let query = format!("device=rig-1&version={version}");
     server.device_with(&query, Codec::Json).await
 }
@@ -105,7 +105,7 @@ async fn alert(subscriber: &mut Subscriber) -> (String, String) {
 }
 
 /// Readings of a rig, `at` of which carry a pressure that breaks the shell.
-fn broken(seed: u64, count: usize, at: &[usize], pressure: f32) -> Vec<Vec<f32>> {
+pub fn broken(seed: u64, count: usize, at: &[usize], pressure: f32) -> Vec<Vec<f32>> {
     let mut values = rig(seed, count);
     at.iter().for_each(|at| values[*at][PRESSURE] = pressure);
     values

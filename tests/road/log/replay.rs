@@ -1,9 +1,16 @@
 //! The recorded versions run again: all is equal to the bit, and whatever is not is found and named.
 
 use super::{EVENTFUL, over, over_log, record_eventful_run, tamper, tidegate};
-use crate::common::{Process, START_MS, TestServer, eventually, reading, rig};
+use crate::common::{ENDPOINT, Process, START_MS, TestServer, eventually, reading, rig};
+use crate::faults::steps;
 use std::path::Path;
-use tidegate_protocol::DeviceMessage;
+use std::sync::Arc;
+use tidegate::config::Database;
+use tidegate::replay::{Options, Outcome, Progress, Verified, Versions, verify};
+use tidegate::store::history::{StreamFilter, all_streams};
+use tidegate::store::open_readonly;
+use tidegate_models::Zoo;
+use tidegate_protocol::{DeviceMessage, Output};
 
 #[tokio::test]
 async fn an_eventful_run_replays_equal_to_the_bit_without_a_server_and_beside_one() {
@@ -138,6 +145,63 @@ async fn a_version_that_is_gone_or_another_one_is_named_and_its_readings_are_cou
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.out.contains("its files have another hash"), "{said:?}");
     assert_eq!(said.count("equal"), 0);
+}
+
+/// Hears nothing.
+struct Unwatched;
+
+impl Progress for Unwatched {
+    fn replayed(&self, _samples: u64) {}
+}
+
+/// A replay in this process, with versions that no folder has.
+async fn replay_with(zoo: &Zoo, dir: &Path) -> Verified {
+    let database = Database::Sqlite(dir.join("tidegate.db"));
+    let history = open_readonly(&database, 2).await.unwrap();
+    let recorded = history.versions().await.unwrap();
+    let versions = Versions::of(zoo, &ENDPOINT.parse().unwrap(), &recorded);
+    let filter = StreamFilter::default();
+    let streams = all_streams(history.as_ref(), &filter).await.unwrap();
+    let options = Options {
+        listed: 5,
+        threads: 2,
+        ..Options::default()
+    };
+    let (versions, watch) = (Arc::new(versions), Arc::new(Unwatched));
+    let replayed = verify(history, versions, ENDPOINT, streams, options, watch);
+    replayed.await.unwrap()
+}
+
+#[tokio::test]
+async fn steps_that_failed_and_the_rescue_from_them_replay_equal_to_the_bit() {
+    let server = steps::server("mewma/1.0.0").await;
+    // One failed step, then so many in a row that the stream is given back to the version before.
+    let broken = [470, 480, 481, 482];
+    let values = steps::broken(52, 620, &broken, steps::GIVES_NAN);
+    server.device("rig-1").await.stream(&values, 0, 450).await;
+    let mut device = steps::pinned(&server, "brittle/1.0.0").await;
+    device.stream(&values, 450, 520).await;
+    eventually("the rescue", || async {
+        let versions = server.get("/api/v1/devices").await.body;
+        versions.contains("mewma") || {
+            let next = server.samples("rig-1").await.len();
+            server
+                .device("rig-1")
+                .await
+                .stream(&values, next, next + 1)
+                .await;
+            false
+        }
+    })
+    .await;
+    let report = replay_with(&steps::zoo("mewma/1.0.0"), &server.data_dir()).await;
+    assert_eq!(report.result, Outcome::Equal, "{report}");
+    assert!(report.versions["brittle/1.0.0"] >= 70, "{report}");
+    let failed = server.samples("rig-1").await;
+    let failed = failed
+        .iter()
+        .filter(|sample| matches!(sample.output, Output::Failed(_)));
+    assert_eq!(failed.count(), broken.len());
 }
 
 #[tokio::test]
