@@ -7,6 +7,10 @@
 //! flushes. "In flight" counts predictions awaited; every connection's last ack is checked, and the way from a reading to its ack is
 //! timed beside. Nothing here fails on a slow machine; it fails when a prediction or an ack is missing.
 
+#[allow(dead_code, reason = "tests use the rest")]
+#[path = "../tests/common/postgres.rs"]
+mod postgres;
+
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -43,7 +47,7 @@ struct Args {
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
-    /// What a child process serves: `echo`, `coalesced` or `tidegate`.
+    /// What a child process serves: `echo`, `coalesced`, `tidegate` or `postgres`.
     #[arg(long, hide = true)]
     serve: Option<String>,
 }
@@ -54,17 +58,25 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     match args.serve.as_deref() {
-        Some("tidegate") => runtime.block_on(serve_tidegate()),
+        Some("tidegate") => runtime.block_on(serve_tidegate(None)),
+        Some("postgres") => runtime.block_on(serve_on_postgres()),
         Some(kind) => runtime.block_on(serve_echo(kind == "coalesced")),
         None => runtime.block_on(measure(&args)),
     }
 }
 
-async fn serve_tidegate() -> anyhow::Result<()> {
+/// The server on a PostgreSQL of its own; the database's CPU time is not the server's.
+async fn serve_on_postgres() -> anyhow::Result<()> {
+    let postgres = postgres::Postgres::start().await;
+    serve_tidegate(Some(postgres.url())).await
+}
+
+async fn serve_tidegate(store_url: Option<String>) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let overrides = Overrides {
         listen: Some("127.0.0.1:0".into()),
         data_dir: Some(dir.path().to_owned()),
+        store_url,
         ..Overrides::default()
     };
     let running = app::start(RawConfig::read(None, overrides)?.check()?).await?;
@@ -206,6 +218,7 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
             ("coalesced", Codec::Json),
             ("tidegate", Codec::Json),
             ("tidegate", Codec::Bincode),
+            ("postgres", Codec::Bincode),
         ] {
             let outcome = median(
                 args,
@@ -226,6 +239,7 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
 fn print_row(kind: &str, codec: Codec, outcome: &Outcome, ratio: f64) {
     let name = match kind {
         "tidegate" => format!("tidegate {codec:?}").to_lowercase(),
+        "postgres" => "tidegate on postgres".to_owned(),
         other => other.to_owned(),
     };
     let ms = |histogram: &Histogram<u64>, quantile| match histogram.len() {
@@ -307,7 +321,7 @@ impl Device {
     async fn connect(case: Case, port: u16, number: usize) -> anyhow::Result<Self> {
         let url = format!("ws://127.0.0.1:{port}/v1/stream/pump-health?device=bench-{number}");
         let mut request = url.into_client_request()?;
-        let acks = case.kind == "tidegate";
+        let acks = matches!(case.kind, "tidegate" | "postgres");
         if acks {
             let name = HeaderValue::from_static(case.codec.subprotocol());
             request.headers_mut().insert("sec-websocket-protocol", name);

@@ -2,6 +2,7 @@
 
 use super::book::{Book, Place};
 use super::postgres::Postgres;
+use sqlx::Connection;
 use tidegate::config::RawConfig;
 use tidegate::store::{self, Opened, StoreError};
 
@@ -147,7 +148,39 @@ async fn a_commit_outlives_a_crash_of_a_server_that_is_set_to_be_hasty() {
     book.close().await;
 }
 
-/// A file of another program's tables is no reason to fail; its size counts, its rows stay.
+/// As `pg_dump` reads: one transaction over every table, for as long as it takes.
+#[tokio::test]
+async fn a_long_dump_holds_up_retention_and_nothing_else() {
+    const A_PART: u64 = 1_000;
+    let mut book = Book::open(Place::Postgres(Postgres::start().await)).await;
+    let mut pen = book.pen("dumped");
+    book.write(vec![pen.opened()]).await;
+    book.write(pen.readings(0, A_PART)).await;
+    book.write(pen.readings(A_PART, 2 * A_PART)).await;
+    let slice = book.store().oldest(1).await.unwrap().expect("a part");
+    let Place::Postgres(postgres) = &book.place else {
+        unreachable!("it was made above");
+    };
+    let mut dump = sqlx::PgConnection::connect(&postgres.url()).await.unwrap();
+    let reads = "BEGIN; LOCK TABLE samples IN ACCESS SHARE MODE; SELECT count(*) FROM samples";
+    sqlx::raw_sql(reads).execute(&mut dump).await.unwrap();
+
+    // A part begins beside it.
+    book.write(pen.readings(2 * A_PART, 2 * A_PART + 1)).await;
+    let busy = book.store().retire(&slice, 10).await.unwrap_err();
+    assert_says(&busy.to_string(), &["lock timeout"]);
+    assert_eq!(book.samples_of("dumped").await.len() as u64, 2 * A_PART + 1);
+
+    sqlx::raw_sql("COMMIT").execute(&mut dump).await.unwrap();
+    let gone = book.store().retire(&slice, 10).await.unwrap();
+    // Its stream has no snapshot but the first: a fold needs every reading.
+    assert_eq!(gone, 0);
+    assert_eq!(book.store().first_kept().await.unwrap(), slice.until);
+    assert_eq!(book.samples_of("dumped").await.len() as u64, 2 * A_PART + 1);
+    book.close().await;
+}
+
+/// Another program's tables are no reason to fail: their size counts, their rows stay.
 #[tokio::test]
 async fn tables_of_others_in_the_same_schema_are_left_alone() {
     let postgres = Postgres::start().await;

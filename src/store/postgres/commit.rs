@@ -61,6 +61,9 @@ pub async fn write(
     if !samples.is_empty() {
         insert_samples(connection, &samples, part).await?;
     }
+    if begun.is_some() {
+        parts::introduce(connection, part).await?;
+    }
     extras::write(connection, rows, at).await?;
     Ok(begun)
 }

@@ -4,6 +4,7 @@ use crate::store::{Result, StoreError};
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Row};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// Longest wait for a connection.
@@ -92,11 +93,11 @@ pub fn explain(error: StoreError, place: &str) -> StoreError {
 fn advice(error: &sqlx::Error, place: &str) -> String {
     let database = place.rsplit('/').next().unwrap_or_default();
     match error {
+        sqlx::Error::Tls(error) => no_tls(error),
+        // How a certificate that does not convince arrives here.
+        sqlx::Error::Io(error) if error.kind() == ErrorKind::InvalidData => no_tls(error),
         sqlx::Error::Io(error) => {
             format!("cannot connect ({error}): is PostgreSQL running there, and store.url right?")
-        }
-        sqlx::Error::Tls(error) => {
-            format!("no TLS ({error}): see sslmode and sslrootcert in store.url")
         }
         sqlx::Error::Database(refused) => {
             let said = refused.message();
@@ -115,4 +116,8 @@ fn advice(error: &sqlx::Error, place: &str) -> String {
         }
         other => other.to_string(),
     }
+}
+
+fn no_tls(error: &dyn std::fmt::Display) -> String {
+    format!("no TLS ({error}): see sslmode and sslrootcert in store.url")
 }

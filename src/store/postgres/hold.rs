@@ -148,29 +148,31 @@ impl Hold {
             .fetch_one(&mut *connection)
             .await?;
         if !locked {
-            self.end_lost_session(connection).await?;
-            self.wait_for_lock(connection).await?;
+            let ours = self.end_lost_session(connection).await?;
+            self.wait_for_lock(connection, ours).await?;
         }
         // Nobody else holds it, so the sessions before this one are over.
         self.sessions.drain(..self.sessions.len() - 1);
         Ok(())
     }
 
-    async fn end_lost_session(&self, connection: &mut PgConnection) -> Result<()> {
+    /// Whether it was ours.
+    async fn end_lost_session(&self, connection: &mut PgConnection) -> Result<bool> {
         let holder: Option<i32> = sqlx::query_scalar(HOLDER)
             .bind(self.key)
             .fetch_optional(&mut *connection)
             .await?;
-        if let Some(session) = holder.filter(|holder| self.sessions.contains(holder)) {
-            sqlx::query("SELECT pg_terminate_backend($1)")
-                .bind(session)
-                .execute(connection)
-                .await?;
-        }
-        Ok(())
+        let Some(session) = holder.filter(|holder| self.sessions.contains(holder)) else {
+            return Ok(false);
+        };
+        sqlx::query("SELECT pg_terminate_backend($1)")
+            .bind(session)
+            .execute(connection)
+            .await?;
+        Ok(true)
     }
 
-    async fn wait_for_lock(&mut self, connection: &mut PgConnection) -> Result<()> {
+    async fn wait_for_lock(&mut self, connection: &mut PgConnection, ours: bool) -> Result<()> {
         sqlx::raw_sql(WAIT_FOR_LOCK)
             .execute(&mut *connection)
             .await?;
@@ -182,7 +184,11 @@ impl Hold {
             Some(refused) if refused.code().as_deref() == Some("55P03") => {
                 // Refused for certain: this session will not get it later either.
                 self.sessions.pop();
-                self.unusable("in use by another tidegate server")
+                self.unusable(if ours {
+                    "the session that was lost has not ended there yet"
+                } else {
+                    "in use by another tidegate server"
+                })
             }
             _ => error.into(),
         })?;

@@ -203,6 +203,16 @@ pub async fn begin(connection: &mut PgConnection, part: Part) -> Result<()> {
     Ok(())
 }
 
+/// Tells the planner what the new partition's number is, once there is a row. Without, it takes a range of parts for a rare
+/// thing, and reads and sorts a partition for a page of it until the server's own statistics come.
+pub async fn introduce(connection: &mut PgConnection, part: i32) -> Result<()> {
+    let analyze = format!("ANALYZE samples_p{part} (part)");
+    sqlx::raw_sql(AssertSqlSafe(analyze))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
