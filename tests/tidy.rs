@@ -1,7 +1,7 @@
 //! Rules of this repository, kept by reading its files: who may import whom, where bincode may be
-//! named, how a file opens, how long it may get, what must not be left behind.
+//! named, how a file opens, how long it may get, what must not be left behind, what the documents must name.
 //!
-//! No dependencies and no compiler: `tidy/source.rs` reads the files, the rules are the constants below. A
+//! No dependencies and no compiler: `tidy/source.rs` and `tidy/documents.rs` read the files, the rules are the constants below. A
 //! rule about a file that does not exist holds. To change a rule, change its constant;
 //! `docs/ARCHITECTURE.md` shows the import table as a picture.
 
@@ -14,6 +14,8 @@ use source::{
     top_modules,
 };
 
+#[path = "tidy/documents.rs"]
+mod documents;
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -84,6 +86,10 @@ const BINCODE_HOME: &str = "protocol/src/codec.rs";
 
 /// Lines in a Rust file, tests included.
 const MAX_LINES: usize = 600;
+
+/// What users read of promises and of running it. The tests that they name show what they say.
+const GUARANTEES: &str = "docs/GUARANTEES.md";
+const OPERATIONS: &str = "docs/OPERATIONS.md";
 
 /// Left behind in code: unfinished, switched off, or meant for one debugging session.
 const LEFTOVERS: &[&str] = &["todo!", "unimplemented!", "dbg!", "#[ignore"];
@@ -221,6 +227,39 @@ fn every_dependency_is_accounted_for() {
         .into_iter()
         .filter(|name| !text.contains(&format!("| `{name}` |")))
         .map(|name| format!("{record}: has no row for `{name}`"))
+        .collect();
+    assert_none(&broken);
+}
+
+#[test]
+fn every_test_that_a_promise_names_exists() {
+    let functions = documents::functions();
+    let mut broken = Vec::new();
+    for page in [GUARANTEES, OPERATIONS] {
+        let named = documents::tests_named(&documents::document(page));
+        assert!(!named.is_empty(), "{page} names no test");
+        let missing = named.difference(&functions);
+        // A metric has as many underscores as a test.
+        let missing = missing.filter(|name| !name.starts_with("tidegate_"));
+        broken.extend(missing.map(|name| format!("{page}: there is no test `{name}`")));
+    }
+    assert_none(&broken);
+}
+
+#[test]
+fn every_key_and_every_metric_is_explained() {
+    let text = documents::document(OPERATIONS);
+    let keys = documents::config_keys();
+    let metrics = documents::metrics();
+    // A row of a table: the key, or the metric with its labels.
+    let has_row = |name: &&String| {
+        ["`", "{"]
+            .iter()
+            .any(|end| text.contains(&format!("\n| `{name}{end}")))
+    };
+    let missing = keys.iter().chain(&metrics).filter(|name| !has_row(name));
+    let broken: Vec<String> = missing
+        .map(|name| format!("{OPERATIONS}: has no row for `{name}`"))
         .collect();
     assert_none(&broken);
 }
