@@ -1,19 +1,53 @@
 //! `tidegate backup` and `tidegate restore`: one file that holds everything, and the way back.
 
-use crate::config::FILE_NAME;
+use crate::config::{Database, Overrides, RawConfig};
 use crate::store::sqlite::copy;
+use anyhow::bail;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Where the database is: found as the server finds it.
+#[derive(Debug, Clone, Args)]
+pub struct PlaceArgs {
+    /// Configuration file of the server (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the database [default: data].
+    #[arg(long, value_name = "DIR", conflicts_with = "store_url")]
+    data_dir: Option<PathBuf>,
+    /// The database, where it is not in a folder: `sqlite:PATH`.
+    #[arg(long, value_name = "URL")]
+    store_url: Option<String>,
+}
+
+impl PlaceArgs {
+    /// The database's file; PostgreSQL has its own tools.
+    fn file(&self) -> anyhow::Result<PathBuf> {
+        let overrides = Overrides {
+            data_dir: self.data_dir.clone(),
+            store_url: self.store_url.clone(),
+            ..Overrides::default()
+        };
+        let config = RawConfig::read(self.config.as_deref(), overrides)?.check()?;
+        match config.database {
+            Database::Sqlite(file) => Ok(file),
+            Database::Postgres(_) => bail!(
+                "{}: PostgreSQL is copied with pg_dump and put back with pg_restore (docs/OPERATIONS.md)",
+                config.database
+            ),
+        }
+    }
+}
 
 /// Copy the database to one file, beside a running server or without one.
 #[derive(Debug, Clone, Args)]
 pub struct BackupArgs {
     /// The file to make; one that exists is never overwritten.
     pub file: PathBuf,
-    /// Folder of the database.
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    pub data_dir: PathBuf,
+    /// Which database.
+    #[command(flatten)]
+    pub place: PlaceArgs,
 }
 
 /// Put a backup in place as the database of a data dir that no server uses.
@@ -21,9 +55,9 @@ pub struct BackupArgs {
 pub struct RestoreArgs {
     /// The backup.
     pub file: PathBuf,
-    /// Folder of the database.
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    pub data_dir: PathBuf,
+    /// Which database.
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Move a database that is there aside instead of refusing.
     #[arg(long)]
     pub force: bool,
@@ -34,7 +68,7 @@ pub struct RestoreArgs {
 /// # Errors
 /// What keeps the copy from being whole; no file has its name then.
 pub async fn backup(args: BackupArgs) -> anyhow::Result<ExitCode> {
-    let contents = copy::backup(&args.data_dir.join(FILE_NAME), &args.file).await?;
+    let contents = copy::backup(&args.place.file()?, &args.file).await?;
     println!("{}: {}", args.file.display(), Said(contents));
     Ok(ExitCode::SUCCESS)
 }
@@ -44,12 +78,12 @@ pub async fn backup(args: BackupArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// A live server, a database that is there, a file that is no whole backup; nothing has changed then.
 pub async fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    let database = args.data_dir.join(FILE_NAME);
+    let database = args.place.file()?;
     let (contents, aside) = copy::restore(&args.file, &database, args.force).await?;
     if let Some(aside) = aside {
         println!("the database that was there: {}", aside.display());
     }
-    println!("{}: restored: {}", args.data_dir.display(), Said(contents));
+    println!("{}: restored: {}", database.display(), Said(contents));
     Ok(ExitCode::SUCCESS)
 }
 

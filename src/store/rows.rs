@@ -40,6 +40,11 @@ pub fn gather_moves(rows: &[&Row]) -> Result<HashMap<i64, Move>> {
     Ok(moves)
 }
 
+/// First bytes of stored outputs whose readings were not folded: a failed step, a late reading. The layout of outputs is frozen, so
+/// statements name them.
+#[cfg_attr(not(test), expect(dead_code, reason = "statements name the bytes"))]
+pub const UNFOLDED: [u8; 2] = [5, 6];
+
 /// Where the log goes on behind readings that were kept for calibrations.
 pub fn behind_kept(place: Place, kept: &[LoggedReading]) -> Place {
     let pos = kept.last().map_or(place.pos, |last| last.place.pos);
@@ -105,4 +110,45 @@ pub fn check_hash(name: [&str; 3], recorded: &[u8], hash: &[u8; 32]) -> Result<(
         "version {} is not what this database recorded: a version never changes, give the new one a new number",
         name.join("/")
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::is_folded;
+    use tidegate_protocol::Output;
+    use tidegate_protocol::codec::encode_output;
+
+    #[test]
+    fn the_first_byte_of_an_output_tells_whether_its_reading_was_folded() {
+        let outputs = [
+            Output::Calibrating { seen: 1, needed: 2 },
+            Output::Anomaly {
+                score: 0.0,
+                threshold: 1.0,
+                anomaly: false,
+            },
+            Output::Classification {
+                label: "a".into(),
+                probabilities: vec![],
+            },
+            Output::Regression { values: vec![] },
+            Output::Forecast {
+                horizon: vec![],
+                values: vec![],
+                quantiles: vec![],
+            },
+            Output::Failed("f".into()),
+            Output::Skipped("late".into()),
+        ];
+        for output in outputs {
+            let mut bytes = Vec::new();
+            encode_output(&output, &mut bytes);
+            assert_eq!(
+                !UNFOLDED.contains(&bytes[0]),
+                is_folded(&output),
+                "{output:?}"
+            );
+        }
+    }
 }

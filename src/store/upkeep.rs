@@ -3,8 +3,8 @@
 //! A part of the store's trait of its own, because nothing here is on the road. Promises that retiring never takes what a fold
 //! needs: behind the newest snapshot before the cut every reading stays, and so do the readings a stream was calibrated on.
 
-use super::Result;
 use super::rollup::{Bucket, Span, Stat};
+use super::{Result, StoreError};
 use futures_util::future::BoxFuture;
 
 /// How large the database is, and how much room is left for it.
@@ -27,6 +27,32 @@ pub struct OldSlice {
     pub newest_arrival: i64,
     /// Where days are partitions: Unix day of arrival.
     pub day: Option<i32>,
+}
+
+/// How far a consumer of the committed log moves: sample ids before and after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moves {
+    /// Where its offset stands.
+    pub from: u64,
+    /// Where it goes.
+    pub until: u64,
+}
+
+impl Moves {
+    /// What to do where the offset is found at `found`: go on, or nothing, because it was done before.
+    ///
+    /// # Errors
+    /// An offset that somebody else has moved.
+    pub fn check(self, found: u64, consumer: &str) -> Result<bool> {
+        match found {
+            found if found == self.until => Ok(false),
+            found if found == self.from => Ok(true),
+            found => Err(StoreError::Corrupt(format!(
+                "consumer {consumer}: its offset is {found} and was {}; a second one?",
+                self.from
+            ))),
+        }
+    }
 }
 
 /// Which roll-ups to read.
@@ -79,17 +105,21 @@ pub trait Upkeep: Send + Sync + 'static {
     /// the snapshots, refusals and shadow predictions before it. Returns the samples that went.
     fn retire<'a>(&'a self, slice: &'a OldSlice, calibration: u32) -> BoxFuture<'a, Result<u64>>;
 
+    /// Deletes refusals and feedback that arrived before `before` (Unix ms), the oldest first, at most `most` of each. Returns how many went.
+    fn expire_notes(&self, before: i64, most: u32) -> BoxFuture<'_, Result<u64>>;
+
     /// Gives the room of retired rows back to the disk, a bounded part of it at a time.
     fn shrink(&self) -> BoxFuture<'_, Result<()>>;
 
     /// The newest sample id that `consumer` of the committed log has taken in.
     fn consumed<'a>(&'a self, consumer: &'a str) -> BoxFuture<'a, Result<u64>>;
 
-    /// Adds to roll-ups and moves the offset of `consumer` to `until`, in one transaction.
+    /// Adds to roll-ups and moves the offset of `consumer`, in one transaction: by compare-and-set, so that a try whose outcome was
+    /// not known counts once. Nothing happens when the offset stands at the end of `moves` already.
     fn roll_up<'a>(
         &'a self,
         consumer: &'a str,
-        until: u64,
+        moves: Moves,
         buckets: &'a [Bucket],
     ) -> BoxFuture<'a, Result<()>>;
 

@@ -360,7 +360,8 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
                 rows = stopped.len(),
                 "streams stand elsewhere than this server left them; another writer?"
             );
-            metrics::counter!(metric::STREAMS_STOPPED).increment(1);
+            let streams = self::spans(&stopped).len() as u64;
+            metrics::counter!(metric::STREAMS_STOPPED).increment(streams);
             self.sink.stopped(stopped);
         }
         again

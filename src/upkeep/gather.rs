@@ -5,6 +5,7 @@
 //! Buckets and offset are stored in one transaction, so each sample counts once.
 
 use crate::store::rollup::{Bucket, Span, time_of, time_of_row};
+use crate::store::upkeep::Moves;
 use crate::store::{SampleQuery, Store, StoreError, StoredSample};
 use crate::stream::SampleRow;
 use crate::telemetry::metric;
@@ -182,9 +183,13 @@ impl Gatherer {
     }
 
     async fn try_store(&mut self) -> Result<(), StoreError> {
-        if self.taken > self.stored.load(Ordering::Relaxed) {
+        let moves = Moves {
+            from: self.stored.load(Ordering::Relaxed),
+            until: self.taken,
+        };
+        if moves.until > moves.from {
             let buckets: Vec<Bucket> = self.buckets.values().cloned().collect();
-            self.store.roll_up(CONSUMER, self.taken, &buckets).await?;
+            self.store.roll_up(CONSUMER, moves, &buckets).await?;
             self.buckets.clear();
             self.stored.store(self.taken, Ordering::Release);
         }

@@ -95,6 +95,8 @@ impl Keeper {
         stop: &CancellationToken,
     ) -> Result<bool, StoreError> {
         let mut usage = self.store.usage().await?;
+        // Before anything that may fail: a disk that is nearly full fails the retiring too.
+        self.note(usage);
         let mut more = false;
         if pass || usage.bytes > self.keep.max_bytes {
             (usage, more) = self.retire(clock.now_ms(), usage, stop).await?;
@@ -116,7 +118,7 @@ impl Keeper {
         for _ in 0..SLICES_A_LOOK {
             let slice = self.store.oldest(SLICE).await?;
             let Some(slice) = slice.filter(|_| !stop.is_cancelled()) else {
-                return Ok((usage, false));
+                return self.retire_notes(usage).await;
             };
             if !self.is_due(&slice, now_ms, usage)
                 || slice.until > self.rolled_up.load(Ordering::Acquire) + 1
@@ -124,12 +126,26 @@ impl Keeper {
                 return Ok((usage, false));
             }
             let gone = self.store.retire(&slice, self.calibration).await?;
+            if usage.bytes > self.keep.max_bytes {
+                self.store.expire_notes(i64::MAX, SLICE).await?;
+            }
             metrics::counter!(metric::RETIRED).increment(gone);
             self.store.shrink().await?;
             usage = self.store.usage().await?;
             tokio::time::sleep(BREATH).await;
         }
         Ok((usage, true))
+    }
+
+    /// With no samples left to retire, refusals and feedback may be what fills the database.
+    async fn retire_notes(&self, mut usage: Usage) -> Result<(Usage, bool), StoreError> {
+        let mut gone = 0;
+        if usage.bytes > self.keep.max_bytes {
+            gone = self.store.expire_notes(i64::MAX, SLICE).await?;
+            self.store.shrink().await?;
+            usage = self.store.usage().await?;
+        }
+        Ok((usage, gone > 0))
     }
 
     fn is_due(&self, slice: &OldSlice, now_ms: i64, usage: Usage) -> bool {
@@ -139,6 +155,12 @@ impl Keeper {
     }
 
     async fn expire(&self, now_ms: i64) -> Result<(), StoreError> {
+        if self.keep.days > 0 {
+            let before = now_ms - i64::from(self.keep.days) * DAY_MS;
+            while self.store.expire_notes(before, SLICE).await? >= u64::from(SLICE) {
+                tokio::time::sleep(BREATH).await;
+            }
+        }
         for (span, days) in [
             (Span::Minute, self.keep.minutes_days),
             (Span::Hour, self.keep.hours_days),

@@ -254,6 +254,13 @@ impl Pen {
         self.sample(seq, START_MS, skipped, Flags::LATE)
     }
 
+    /// A reading whose step failed.
+    pub fn failed(&mut self, seq: u64) -> Row {
+        self.marks.high_water = Some(seq);
+        let failed = Output::Failed("the step panicked".into());
+        self.sample(seq, START_MS, failed, Flags::TS_SENT)
+    }
+
     /// Readings `from..to`.
     pub fn readings(&mut self, from: u64, to: u64) -> Vec<Row> {
         (from..to).map(|seq| self.reading(seq)).collect()

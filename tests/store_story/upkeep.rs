@@ -3,12 +3,41 @@
 use super::book::{Book, ENDPOINT, Pen, START_MS, output, values};
 use tidegate::store::Place;
 use tidegate::store::rollup::{Bucket, Span};
-use tidegate::store::upkeep::RollupQuery;
+use tidegate::store::upkeep::{Moves, RollupQuery};
+use tidegate_protocol::NackCode;
 
 /// Readings of a stream that fills more than two parts of PostgreSQL.
 const MANY: u64 = 2_500;
 /// Readings that a version is calibrated on.
 const CALIBRATION: u32 = 40;
+
+pub async fn refusals_and_feedback_go_by_their_own_age(book: &mut Book) {
+    let mut pen = book.pen("refused-long-ago");
+    let mut rows = vec![pen.opened()];
+    for seq in 0..5 {
+        rows.push(pen.refusal(Some(seq), NackCode::BadReading, "no"));
+    }
+    book.write(rows).await;
+    let find = |seq| book.store().find(pen.stream.id, 0, seq);
+    assert!(find(4).await.unwrap().is_some());
+    assert_eq!(book.store().expire_notes(0, 1_000).await.unwrap(), 0);
+    // The oldest go first, so many at a time.
+    while book.store().expire_notes(i64::MAX, 2).await.unwrap() > 0 {}
+    assert!(find(0).await.unwrap().is_none() && find(4).await.unwrap().is_none());
+}
+
+pub async fn failed_and_late_readings_are_no_part_of_what_is_folded_again(book: &mut Book) {
+    let mut pen = book.pen("failing");
+    let mut rows = vec![pen.opened()];
+    rows.extend(pen.readings(0, 3));
+    rows.push(pen.failed(3));
+    rows.extend(pen.readings(4, 6));
+    book.write(rows).await;
+    let newest = book.store().newest_folded(pen.stream.id, 3).await.unwrap();
+    let seqs: Vec<_> = newest.iter().map(|reading| reading.values[0]).collect();
+    assert_eq!(seqs, [2.0, 4.0, 5.0]);
+    assert!(newest.iter().all(|reading| reading.folded));
+}
 
 pub async fn roll_ups_add_up_and_move_their_consumer(book: &mut Book) {
     let mut pen = book.pen("rolled");
@@ -23,10 +52,17 @@ pub async fn roll_ups_add_up_and_move_their_consumer(book: &mut Book) {
     };
     let (first, second) = (START_MS, START_MS + 60_000);
     let parts = [bucket(first, 0..30), bucket(second, 60..70)];
-    store
-        .roll_up("roll-ups", before + 40, &parts)
-        .await
-        .unwrap();
+    let moves = |from, until| Moves {
+        from: before + from,
+        until: before + until,
+    };
+    // The answer to the first try is lost: the second one adds nothing.
+    for _ in 0..2 {
+        let moved = store.roll_up("roll-ups", moves(0, 40), &parts).await;
+        moved.unwrap();
+    }
+    let skipped = store.roll_up("roll-ups", moves(41, 50), &parts).await;
+    assert!(skipped.is_err(), "somebody else moved the offset");
     let more = [
         bucket(first, 30..60),
         Bucket {
@@ -34,8 +70,10 @@ pub async fn roll_ups_add_up_and_move_their_consumer(book: &mut Book) {
             ..bucket(first, 0..1)
         },
     ];
-    store.roll_up("roll-ups", before + 70, &more).await.unwrap();
-    store.roll_up("roll-ups", before + 71, &[]).await.unwrap();
+    let moved = store.roll_up("roll-ups", moves(40, 70), &more).await;
+    moved.unwrap();
+    let moved = store.roll_up("roll-ups", moves(70, 71), &[]).await;
+    moved.unwrap();
     assert_eq!(store.consumed("roll-ups").await.unwrap(), before + 71);
     assert_eq!(store.consumed("nobody").await.unwrap(), 0);
 

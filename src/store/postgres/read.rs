@@ -307,7 +307,7 @@ pub async fn calibration(
     Ok(reader.done(readings))
 }
 
-/// The newest `n` folded readings of a stream, in the order of the log.
+/// The newest `n` folded readings of a stream, in the order of the log. See `rows::UNFOLDED` for the bytes.
 pub async fn newest_folded(readers: &Readers, stream: i64, n: u32) -> Result<Vec<LoggedReading>> {
     let mut reader = readers.take().await?;
     let mut readings = Vec::new();
@@ -315,12 +315,12 @@ pub async fn newest_folded(readers: &Readers, stream: i64, n: u32) -> Result<Vec
         let left = n as usize - readings.len();
         let rows = sqlx::query(
             "SELECT pos, id, ts, \"values\", output FROM samples \
-             WHERE stream_id = $1 AND part BETWEEN $2 AND $3 AND flags & $4 = 0 ORDER BY id DESC LIMIT $5",
+             WHERE stream_id = $1 AND part BETWEEN $2 AND $3 \
+             AND get_byte(output, 0) NOT IN (5, 6) ORDER BY id DESC LIMIT $4",
         )
         .bind(stream)
         .bind(first)
         .bind(last)
-        .bind(Flags::LATE.0.cast_signed())
         .bind(i64::try_from(left).unwrap_or(i64::MAX))
         .fetch_all(&mut *reader)
         .await?;

@@ -5,7 +5,7 @@ use super::read::{Readers, number};
 use crate::store::Result;
 use crate::store::rollup::{Bucket, Span, Stat, from_bytes, to_bytes};
 use crate::store::rows::signed;
-use crate::store::upkeep::{RollupQuery, StoredRollup};
+use crate::store::upkeep::{Moves, RollupQuery, StoredRollup};
 use crate::stream::now_ms;
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -26,18 +26,27 @@ pub async fn add(
     readers: &Readers,
     fence: i64,
     consumer: &str,
-    until: u64,
+    moves: Moves,
     buckets: &[Bucket],
 ) -> Result<()> {
     let mut reader = readers.take().await?;
     begin(&mut reader, fence).await?;
+    let found = sqlx::query("SELECT sample_id FROM consumers WHERE name = $1 FOR UPDATE")
+        .bind(consumer)
+        .fetch_optional(&mut *reader)
+        .await?;
+    if !moves.check(found.map_or(0, |row| number(&row, 0)), consumer)? {
+        commit(&mut reader).await?;
+        reader.done(());
+        return Ok(());
+    }
     let merged = merge_stored(&mut reader, buckets).await?;
     put(&mut reader, &merged).await?;
     sqlx::query(
         "INSERT INTO consumers (name, sample_id) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET sample_id = EXCLUDED.sample_id",
     )
     .bind(consumer)
-    .bind(signed(until))
+    .bind(signed(moves.until))
     .execute(&mut *reader)
     .await?;
     commit(&mut reader).await?;

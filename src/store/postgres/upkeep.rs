@@ -8,9 +8,8 @@ use super::read::{self, Readers, number};
 use super::{PostgresStore, commit, rollups};
 use crate::store::rollup::{Bucket, Span};
 use crate::store::rows::{log_kind, signed};
-use crate::store::upkeep::{OldSlice, RollupQuery, StoredRollup, Upkeep, Usage};
+use crate::store::upkeep::{Moves, OldSlice, RollupQuery, StoredRollup, Upkeep, Usage};
 use crate::store::{Result, StoreError};
-use crate::stream::Flags;
 use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
@@ -41,6 +40,10 @@ impl Upkeep for PostgresStore {
         })
     }
 
+    fn expire_notes(&self, before: i64, most: u32) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(read::in_time(expire_notes(&self.readers, before, most)))
+    }
+
     fn shrink(&self) -> BoxFuture<'_, Result<()>> {
         // A dropped part gives its room back at once.
         Box::pin(async { Ok(()) })
@@ -53,10 +56,10 @@ impl Upkeep for PostgresStore {
     fn roll_up<'a>(
         &'a self,
         consumer: &'a str,
-        until: u64,
+        moves: Moves,
         buckets: &'a [Bucket],
     ) -> BoxFuture<'a, Result<()>> {
-        let add = rollups::add(&self.readers, self.fence, consumer, until, buckets);
+        let add = rollups::add(&self.readers, self.fence, consumer, moves, buckets);
         Box::pin(read::in_time(add))
     }
 
@@ -82,6 +85,19 @@ async fn usage(readers: &Readers) -> Result<Usage> {
         bytes: number(&row, 0),
         free_bytes: None,
     }))
+}
+
+async fn expire_notes(readers: &Readers, before: i64, most: u32) -> Result<u64> {
+    let mut reader = readers.take().await?;
+    let mut gone = 0;
+    for text in [
+        "DELETE FROM refusals WHERE id IN (SELECT id FROM refusals WHERE at < $1 ORDER BY id LIMIT $2)",
+        "DELETE FROM feedback WHERE id IN (SELECT id FROM feedback WHERE at < $1 ORDER BY id LIMIT $2)",
+    ] {
+        let query = sqlx::query(text).bind(before).bind(i64::from(most));
+        gone += query.execute(&mut *reader).await?.rows_affected();
+    }
+    Ok(reader.done(gone))
 }
 
 async fn first_kept(readers: &Readers) -> Result<u64> {
@@ -165,7 +181,7 @@ async fn choose(connection: &mut PgConnection, until: u64) -> Result<()> {
     execute(connection, "ANALYZE retiring").await
 }
 
-/// Copies the first `most` folded readings since a stream's last reset out of what is about to go.
+/// Copies the first `most` folded readings since a stream's last reset out of what is about to go. See `rows::UNFOLDED` for the bytes.
 async fn keep_calibrations(connection: &mut PgConnection, part: i32, most: u32) -> Result<()> {
     execute(
         connection,
@@ -176,13 +192,12 @@ async fn keep_calibrations(connection: &mut PgConnection, part: i32, most: u32) 
         "INSERT INTO calibrations (stream_id, pos, ts, \"values\") SELECT r.stream_id, s.pos, s.ts, s.\"values\" FROM retiring r \
          CROSS JOIN LATERAL (SELECT count(*) AS kept, coalesce(max(pos), 0) AS last FROM calibrations WHERE stream_id = r.stream_id) c \
          CROSS JOIN LATERAL (SELECT pos, ts, \"values\" FROM samples WHERE stream_id = r.stream_id AND part IN (0, $1) \
-         AND pos > greatest(r.reset, c.last) AND pos <= r.keep_after AND flags & $3 = 0 \
+         AND pos > greatest(r.reset, c.last) AND pos <= r.keep_after AND get_byte(output, 0) NOT IN (5, 6) \
          ORDER BY id LIMIT greatest($2 - c.kept, 0)) s",
     )
     .persistent(false)
     .bind(part)
     .bind(i64::from(most))
-    .bind(Flags::LATE.0.cast_signed())
     .execute(connection)
     .await?;
     Ok(())

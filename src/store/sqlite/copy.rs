@@ -72,13 +72,23 @@ pub async fn restore(from: &Path, to: &Path, force: bool) -> Result<(Contents, O
     std::fs::copy(from, &partial).map_err(|error| unusable(&partial, &error))?;
     make_another_log(&partial).await?;
     let contents = verify(&partial).await?;
-    let aside = if to.exists() {
-        Some(move_aside(to)?)
-    } else {
-        None
-    };
+    let aside = move_aside(to)?;
     settle(&partial, to)?;
     Ok((contents, aside))
+}
+
+/// Refuses to begin a new database where a restore was interrupted between moving the old one aside and naming the new one.
+///
+/// # Errors
+/// What is there, and what to do.
+pub fn refuse_half_restored(file: &Path) -> Result<()> {
+    let partial = beside(file, "partial");
+    if !file.exists() && partial.exists() {
+        let reason =
+            "a restore was interrupted here: run it again, or rename the .before-restore file back";
+        return Err(refused(file, reason));
+    }
+    Ok(())
 }
 
 async fn open(file: &Path) -> Result<SqliteConnection> {
@@ -146,19 +156,21 @@ fn settle(partial: &Path, to: &Path) -> Result<()> {
         .map_err(failed)
 }
 
-/// Moves a database and its write-ahead log to a free name.
-fn move_aside(file: &Path) -> Result<PathBuf> {
+/// Moves a database and its write-ahead log to a free name; a log that was left behind without its database too, for it must not meet
+/// another one. `None` where there was no database.
+fn move_aside(file: &Path) -> Result<Option<PathBuf>> {
     let aside = (1..)
         .map(|number| beside(file, &format!("before-restore-{number}")))
         .find(|name| !name.exists())
         .expect("some number is free");
+    let was_there = file.exists();
     for tail in ["", "-wal", "-shm"] {
         let (old, new) = (with_tail(file, tail), with_tail(&aside, tail));
         if old.exists() {
             std::fs::rename(&old, &new).map_err(|error| unusable(&old, &error))?;
         }
     }
-    Ok(aside)
+    Ok(was_there.then_some(aside))
 }
 
 fn beside(file: &Path, what: &str) -> PathBuf {

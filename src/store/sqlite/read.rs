@@ -161,11 +161,11 @@ pub async fn calibration(
     Ok(readings)
 }
 
-/// The newest `n` folded readings of a stream, in the order of the log.
+/// The newest `n` folded readings of a stream, in the order of the log. See `rows::UNFOLDED` for the bytes.
 pub async fn newest_folded(pool: &SqlitePool, stream: i64, n: u32) -> Result<Vec<LoggedReading>> {
-    // Late readings (flag 8) are stored but not folded.
     let rows = sqlx::query(
-        "SELECT pos, id, ts, \"values\", output FROM samples WHERE stream_id = ? AND flags & 8 = 0 ORDER BY id DESC LIMIT ?",
+        "SELECT pos, id, ts, \"values\", output FROM samples WHERE stream_id = ? \
+         AND substr(output, 1, 1) NOT IN (x'05', x'06') ORDER BY id DESC LIMIT ?",
     )
     .bind(stream)
     .bind(n)

@@ -5,7 +5,7 @@
 use super::{SqliteStore, closed, read, signed, transaction};
 use crate::store::Result;
 use crate::store::rollup::{Bucket, Span, Stat, from_bytes, to_bytes};
-use crate::store::upkeep::{OldSlice, RollupQuery, StoredRollup, Upkeep, Usage};
+use crate::store::upkeep::{Moves, OldSlice, RollupQuery, StoredRollup, Upkeep, Usage};
 use crate::stream::now_ms;
 use futures_util::future::BoxFuture;
 use sqlx::Row;
@@ -70,6 +70,22 @@ impl Upkeep for SqliteStore {
         })
     }
 
+    fn expire_notes(&self, before: i64, most: u32) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            let connection = writer.as_mut().ok_or_else(closed)?;
+            let mut gone = 0;
+            for text in [
+                "DELETE FROM refusals WHERE id IN (SELECT id FROM refusals WHERE at < ? ORDER BY id LIMIT ?)",
+                "DELETE FROM feedback WHERE id IN (SELECT id FROM feedback WHERE at < ? ORDER BY id LIMIT ?)",
+            ] {
+                let query = sqlx::query(text).bind(before).bind(most);
+                gone += query.execute(&mut *connection).await?.rows_affected();
+            }
+            Ok(gone)
+        })
+    }
+
     fn shrink(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
             let mut writer = self.writer.lock().await;
@@ -96,14 +112,14 @@ impl Upkeep for SqliteStore {
     fn roll_up<'a>(
         &'a self,
         consumer: &'a str,
-        until: u64,
+        moves: Moves,
         buckets: &'a [Bucket],
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let mut writer = self.writer.lock().await;
             let connection = writer.as_mut().ok_or_else(closed)?;
             transaction::begin(connection).await?;
-            let added = add(connection, consumer, until, buckets).await;
+            let added = add(connection, consumer, moves, buckets).await;
             transaction::end(connection, added).await
         })
     }
@@ -152,15 +168,23 @@ async fn cut(connection: &mut SqliteConnection, slice: &OldSlice, calibration: u
 async fn add(
     connection: &mut SqliteConnection,
     consumer: &str,
-    until: u64,
+    moves: Moves,
     buckets: &[Bucket],
 ) -> Result<()> {
+    let found = sqlx::query("SELECT sample_id FROM consumers WHERE name = ?")
+        .bind(consumer)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let found = found.map_or(0, |row| read::number(&row, 0));
+    if !moves.check(found, consumer)? {
+        return Ok(());
+    }
     for bucket in buckets {
         add_bucket(connection, bucket).await?;
     }
     sqlx::query("INSERT OR REPLACE INTO consumers (name, sample_id) VALUES (?, ?)")
         .bind(consumer)
-        .bind(signed(until))
+        .bind(signed(moves.until))
         .execute(connection)
         .await?;
     Ok(())
@@ -197,7 +221,7 @@ async fn keep_calibrations(connection: &mut SqliteConnection, most: u32) -> Resu
     )
     .execute(&mut *connection)
     .await?;
-    // Late readings (flag 8) were never folded.
+    // Failed and late readings were never folded: see `rows::UNFOLDED`.
     sqlx::query(
         "INSERT OR IGNORE INTO calibrations (stream_id, pos, ts, \"values\") \
          SELECT stream_id, pos, ts, \"values\" FROM ( \
@@ -205,7 +229,7 @@ async fn keep_calibrations(connection: &mut SqliteConnection, most: u32) -> Resu
              row_number() OVER (PARTITION BY s.stream_id ORDER BY s.pos) \
              + (SELECT count(*) FROM calibrations c WHERE c.stream_id = s.stream_id) AS place \
            FROM temp.retiring r JOIN samples s ON s.stream_id = r.stream_id \
-           WHERE s.pos <= r.keep_after AND s.pos > r.reset AND s.flags & 8 = 0 \
+           WHERE s.pos <= r.keep_after AND s.pos > r.reset AND substr(s.output, 1, 1) NOT IN (x'05', x'06') \
              AND s.pos > coalesce((SELECT max(c.pos) FROM calibrations c WHERE c.stream_id = s.stream_id), 0) \
              AND (SELECT count(*) FROM calibrations c WHERE c.stream_id = r.stream_id) < ?1) \
          WHERE place <= ?1",
