@@ -1,7 +1,7 @@
 //! Stored samples written out for other programs: one row a sample, as CSV, JSON lines or Parquet.
 //!
-//! For `tidegate export`. Owns the columns ([`columns`]) and the three forms. Promises that a value read back has the bits that were
-//! stored, that rows stand in commit order, and that memory does not grow with their number: ids are read in spans of [`SPAN`]. Reads
+//! For `tidegate export`. Owns the columns ([`columns()`]) and the three forms. Promises that a value read back has the bits that were
+//! stored, that rows stand in commit order, and that memory does not grow with their number: ids are read in spans. Reads
 //! through [`crate::store::History`]; where the bytes go is the caller's matter.
 
 mod columns;

@@ -1,8 +1,8 @@
 //! The stored log run again: through the versions that were recorded, or through another one over the same readings.
 //!
-//! For `tidegate replay`. Owns the walk over a stream's log ([`log`]), the check that every stored prediction and snapshot comes out again
-//! bit for bit ([`verify`]), the comparison with another version ([`compare`]), and the two reports. Promises the same report for
-//! any number of threads, memory that does not grow with the length of a log, and that state is folded by the server's own
+//! For `tidegate replay`. Owns the walk over a stream's log (`log.rs`), the check that every stored prediction and snapshot comes out
+//! again bit for bit ([`verify()`]), the comparison with another version ([`compare()`]), and the two reports. Promises the same report
+//! for any number of threads, memory that does not grow with the length of a log, and that state is folded by the server's own
 //! code ([`crate::inference::Fold`]). Reads through [`crate::store::History`] in slices; writes nothing, knows no sockets.
 
 mod compare;
