@@ -141,7 +141,7 @@ enum Pause {
 }
 
 impl Pipeline {
-    /// Joins the parts; gives the queue of [`rescue`] too. `high_stream` is the highest stream id given so far.
+    /// Joins the parts; gives the queue of [`rescue()`] too. `high_stream` is the highest stream id given so far.
     pub fn new(
         engine: Engine,
         store: Arc<dyn Store>,

@@ -1,7 +1,7 @@
 //! The durable record behind one small trait in domain words.
 //!
 //! Owns the trait [`Store`] with its parts [`Upkeep`] and [`History`], what is read back, and the [`writer`] which gathers rows. A database
-//! is a file, [`sqlite`], or a server, [`postgres`]; [`open`] tells which. Promises that a batch commits whole or not at all, each stream
+//! is a file, [`sqlite`], or a server, [`postgres`]; [`open()`] tells which. Promises that a batch commits whole or not at all, each stream
 //! by compare-and-set on its position, that one server writes at a time, and that what `commit` returned is synced (as
 //! configured). Knows nothing of sockets, models or sessions.
 

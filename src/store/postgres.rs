@@ -1,6 +1,6 @@
 //! PostgreSQL: one connection writes, a few read.
 //!
-//! Owns nothing but the ways in; [`hold`] keeps other servers out, [`commit`] writes a batch, [`parts`] cuts the samples, [`read`] reads.
+//! Owns nothing but the ways in; `hold` keeps other servers out, `commit` writes a batch, `parts` cuts the samples, `read` reads.
 //! Promises that one server writes a database: the writing connection itself holds an advisory lock, and each transaction
 //! checks a token that every new server raises. When that connection is lost, nothing is read of where streams stand until
 //! its transaction is settled. Durable means `synchronous_commit` with `fsync` (checked when the connection opens).
