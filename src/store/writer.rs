@@ -285,12 +285,17 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
         while !part.is_empty() {
             let rows: Vec<&Row> = part.iter().map(|entry| &entry.row).collect();
             match self.store.commit(&rows).await {
-                Ok(()) => return self.sink.committed(part),
+                Ok(()) => {
+                    self.health.failing.store(false, Ordering::Relaxed);
+                    return self.sink.committed(part);
+                }
                 Err(StoreError::Fenced) => return self.give_up(part),
                 Err(error) if is_poison(&error) => {
                     let stream = &part[0].row.stream.key;
                     tracing::error!(%error, %stream, rows = part.len(), "stream stopped");
                     metrics::counter!(metric::STREAMS_STOPPED).increment(1);
+                    // It answers: the fault is the row's.
+                    self.health.failing.store(false, Ordering::Relaxed);
                     return self.sink.stopped(part);
                 }
                 Err(error) => {

@@ -182,6 +182,36 @@ async fn a_commit_whose_answer_is_lost_stands_once_and_is_acked() {
     );
 }
 
+/// The refused row comes in the batch that an outage held up: the others of it are committed by themselves.
+#[tokio::test]
+async fn a_row_that_the_database_refuses_stops_its_stream_and_no_other() {
+    let mut postgres = Postgres::start().await;
+    let server = TestServer::start_on(&postgres).await;
+    let mut good = server.device("good").await;
+    good.still_works(0).await;
+    let mut bad = server.device("bad").await;
+    postgres
+        .psql("ALTER TABLE streams ADD CHECK (device <> 'bad')")
+        .await;
+    postgres.stop().await;
+    good.read(plain(1)).await;
+    bad.read(plain(0)).await;
+    bad.prediction(0).await;
+    eventually("the server to notice", || async {
+        server.get("/health/ready").await.status == 503
+    })
+    .await;
+    postgres.start_again().await;
+    good.ack(1).await;
+    let (error, code) = bad.error_and_close().await;
+    assert_eq!((error.code.as_str(), code), ("stream_stopped", 4013));
+    eventually("readiness without another commit", || async {
+        server.get("/health/ready").await.status == 200
+    })
+    .await;
+    assert_eq!(postgres.psql("SELECT count(*) FROM samples").await, "2");
+}
+
 #[tokio::test]
 async fn a_second_server_on_the_same_database_is_refused_and_the_first_goes_on() {
     let home = Home::postgres().await;
