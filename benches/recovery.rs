@@ -12,8 +12,9 @@ mod common;
 use anyhow::{Context, ensure};
 use clap::Parser;
 use common::backing::{Backing, Fresh, StoreArgs};
-use common::device::{Device, Part, Tally};
+use common::device::Device;
 use common::figures::{Figures, thousands};
+use common::tally::{Part, Tally};
 use common::{micros, ms};
 use hdrhistogram::Histogram;
 use std::path::{Path, PathBuf};
@@ -64,10 +65,7 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure(&args))
+    common::run(measure(&args))
 }
 
 async fn measure(args: &Args) -> anyhow::Result<()> {

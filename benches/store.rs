@@ -52,10 +52,7 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure(&args))
+    common::run(measure(&args))
 }
 
 async fn measure(args: &Args) -> anyhow::Result<()> {

@@ -3,8 +3,9 @@
 //!     cargo xtask bench --only subscribers [-- --subscribers 300]
 //!
 //! A fleet sends at set times; one subscriber reads every event. First alone, then beside hundreds that subscribe to everything and never read
-//! again, once their sockets and queues are full. An event's latency counts from the time its reading was due. Each of the two is measured in
-//! slices: the p99 in the middle of the slices beside the stalled ones is held against the worst slice before them, which is the noise of this machine.
+//! again, once their sockets and queues are full: first such that listen from now on, then such that ask for thousands of past events each. An event's
+//! latency counts from the time its reading was due. Both times are measured in slices: the p99 in the middle of the slices beside the stalled ones
+//! is held against the worst slice before them, which is the noise of this machine.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -12,14 +13,15 @@ mod common;
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use common::backing::{Backing, Fresh};
-use common::device::{Counts, Device, Pace, Part, Tally};
+use common::device::{Device, Pace};
 use common::figures::{Figures, thousands};
 use common::server::Server;
+use common::tally::{Counts, Part, Tally};
 use common::{PATIENCE, ms};
 use futures_util::{SinkExt, StreamExt};
 use std::time::{Duration, Instant};
 use tidegate_protocol::live::Subscribe;
-use tidegate_protocol::{Codec, LiveData, LiveMessage, LiveRequest, Policy, Wire};
+use tidegate_protocol::{Codec, LiveData, LiveMessage, LiveRequest, Policy, Position, Wire};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -34,8 +36,8 @@ const SLICES: usize = 5;
 const FILL: Duration = Duration::from_secs(6);
 /// Receive buffer of a stalled subscriber, bytes: small, so that it is full soon.
 const STALLED_BUFFER: u32 = 4 * 1024;
-/// What may wait for one subscriber (`live.outbox_bytes`), bytes.
-const BOUND: u64 = 1024 * 1024;
+/// Past events that a recovering subscriber asks for.
+const MISSED: u64 = 8_000;
 
 /// Measures what subscribers that never read cost.
 #[derive(Parser)]
@@ -58,10 +60,7 @@ type Socket = WebSocketStream<TcpStream>;
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure(&args))
+    common::run(measure(&args))
 }
 
 async fn measure(args: &Args) -> anyhow::Result<()> {
@@ -71,6 +70,41 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
         args.subscribers,
         common::load_average()
     );
+    let mut figures = Figures::default();
+    for kind in [Stalled::Live, Stalled::Recovering] {
+        measure_beside(args, kind, &mut figures).await?;
+    }
+    figures.print();
+    Ok(())
+}
+
+/// What a subscriber that never reads has asked for.
+#[derive(Clone, Copy)]
+enum Stalled {
+    Live,
+    Recovering,
+}
+
+impl Stalled {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Live => "stalled",
+            Self::Recovering => "stalled in recovery",
+        }
+    }
+
+    /// Where its subscription begins, when the log has come to `now`.
+    fn from(self, now: &Position) -> Option<Position> {
+        let offset = now.offset.saturating_sub(MISSED);
+        let log = now.log.clone();
+        match self {
+            Self::Live => None,
+            Self::Recovering => Some(Position { log, offset }),
+        }
+    }
+}
+
+async fn measure_beside(args: &Args, kind: Stalled, figures: &mut Figures) -> anyhow::Result<()> {
     let fresh = Backing::Sqlite.fresh().await?;
     let server = fresh.serve()?;
     let fleet = Fleet::start(args, &fresh, server.port).await?;
@@ -80,9 +114,10 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     let before = run_slices(&server, &part, slice).await?;
     // What is between the two is counted apart and not shown.
     part.next();
+    let (_probe, now) = subscribe(server.port, None, None).await?;
     let mut stalled = Vec::new();
     for _ in 0..args.subscribers {
-        stalled.push(subscribe(server.port, Policy::DropOldest, Some(STALLED_BUFFER)).await?);
+        stalled.push(subscribe(server.port, kind.from(&now), Some(STALLED_BUFFER)).await?);
     }
     tokio::time::sleep(FILL).await;
     let beside = run_slices(&server, &part, slice).await?;
@@ -90,15 +125,22 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     part.next();
     let (acks, events) = fleet.end().await?;
     ensure!(
-        left as usize == args.subscribers + 1,
+        left as usize > args.subscribers,
         "{left} subscribers were left at the end: some were closed before"
     );
-    report(args, &acks, &events, (before, beside));
+    let bound = args.subscribers as u64 * fresh.config()?.live.outbox_bytes as u64;
+    let who = format!("{} {}", args.subscribers, kind.name());
+    note_memory(figures, &who, (before, beside), bound);
+    note_latency(figures, &who, "event", &events);
+    note_latency(figures, &who, "ack", &acks);
     Ok(())
 }
 
-/// Counts slices one after the other; the server's memory at their end and its share of a core.
-async fn run_slices(server: &Server, part: &Part, slice: Duration) -> anyhow::Result<(u64, f64)> {
+/// The server's resident memory, bytes, and the cores that it used.
+type Memory = (u64, f64);
+
+/// Counts slices one after the other; what the server took at their end.
+async fn run_slices(server: &Server, part: &Part, slice: Duration) -> anyhow::Result<Memory> {
     let (start, cpu) = (Instant::now(), server.cpu()?);
     for _ in 0..SLICES {
         part.next();
@@ -124,7 +166,7 @@ impl Fleet {
         for number in 0..DEVICES {
             connected.push(Device::connect(port, Codec::Bincode, &fresh.device(number)).await?);
         }
-        let socket = subscribe(port, Policy::DropOldest, None).await?;
+        let (socket, _) = subscribe(port, None, None).await?;
         let start = Instant::now();
         let pace = |number: usize| Pace {
             first: start + every * number as u32 / DEVICES as u32,
@@ -158,8 +200,12 @@ async fn drive(mut device: Device, pace: Pace, part: Part) -> anyhow::Result<Tal
     Ok(tally)
 }
 
-/// A subscriber of everything, once its subscription stands.
-async fn subscribe(port: u16, policy: Policy, buffer: Option<u32>) -> anyhow::Result<Socket> {
+/// A subscriber of everything, once its subscription stands, and where the log was then.
+async fn subscribe(
+    port: u16,
+    from: Option<Position>,
+    buffer: Option<u32>,
+) -> anyhow::Result<(Socket, Position)> {
     let tcp = TcpSocket::new_v4()?;
     if let Some(bytes) = buffer {
         tcp.set_recv_buffer_size(bytes)?;
@@ -168,21 +214,29 @@ async fn subscribe(port: u16, policy: Policy, buffer: Option<u32>) -> anyhow::Re
     tcp.set_nodelay(true)?;
     let mut request = format!("ws://127.0.0.1:{port}/v1/live").into_client_request()?;
     let codec = HeaderValue::from_static(Codec::Bincode.subprotocol());
-    request
-        .headers_mut()
-        .insert("sec-websocket-protocol", codec);
+    let headers = request.headers_mut();
+    headers.insert("sec-websocket-protocol", codec);
     let (mut socket, _) = tokio_tungstenite::client_async(request, tcp).await?;
+    let recovers = from.is_some();
     let wish = LiveRequest::Subscribe(Subscribe {
         id: 1,
         topic: "predictions/pump-health/*".into(),
-        from: None,
-        policy,
+        from,
+        policy: Policy::DropOldest,
         max_hz: None,
     });
     let frame = tidegate::socket::frame(Codec::Bincode, wish.to_bytes(Codec::Bincode));
     socket.send(frame).await?;
     match hear(&mut socket).await? {
-        LiveMessage::Subscribed { .. } => Ok(socket),
+        LiveMessage::Subscribed {
+            log,
+            offset,
+            recovered,
+            ..
+        } => {
+            ensure!(recovered || !recovers, "the log does not reach back so far");
+            Ok((socket, Position { log, offset }))
+        }
         other => bail!("{other:?} instead of a subscription"),
     }
 }
@@ -238,42 +292,34 @@ fn slices(tally: &Tally) -> (Vec<u64>, Vec<u64>) {
     (before, beside)
 }
 
-fn report(args: &Args, acks: &Tally, events: &Tally, memory: ((u64, f64), (u64, f64))) {
-    let ((before, cores_before), (beside, cores_beside)) = memory;
-    let mut figures = Figures::default();
+fn note_memory(figures: &mut Figures, who: &str, at: (Memory, Memory), bound: u64) {
+    let ((before, cores_before), (beside, cores_beside)) = at;
     let grown = beside.saturating_sub(before);
-    let bound = args.subscribers as u64 * BOUND;
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    println!("{who}: server's cores {cores_before:.2} before, {cores_beside:.2} beside");
     figures.aim(
-        format!("memory grown by {} stalled subscribers", args.subscribers),
+        format!("memory grown by {who}"),
         mib(grown),
-        format!("<= {} x {} = {}", args.subscribers, mib(BOUND), mib(bound)),
+        format!("<= {} (so many times live.outbox_bytes)", mib(bound)),
         grown <= bound,
     );
-    for (name, tally) in [
-        ("p99 from reading to event", events),
-        ("p99 from reading to ack", acks),
-    ] {
-        let (before, beside) = slices(tally);
-        println!(
-            "{name}, ms: before {}, beside {}",
-            list(&before),
-            list(&beside)
-        );
-        let worst = before.iter().copied().max().unwrap_or(0);
-        let middle = middle(beside);
-        figures.aim(
-            format!("{name}, beside {} stalled", args.subscribers),
-            ms(middle),
-            format!("<= {} (worst slice without)", ms(worst)),
-            middle <= worst,
-        );
-    }
-    figures.note(
-        "server's cores, without and beside",
-        format!("{cores_before:.2}, {cores_beside:.2}"),
+}
+
+fn note_latency(figures: &mut Figures, who: &str, what: &str, tally: &Tally) {
+    let (before, beside) = slices(tally);
+    println!(
+        "p99 from reading to {what}, ms: before {}, beside {who} {}",
+        list(&before),
+        list(&beside)
     );
-    figures.print();
+    let worst = before.iter().copied().max().unwrap_or(0);
+    let middle = middle(beside);
+    figures.aim(
+        format!("p99 from reading to {what}, beside {who}"),
+        ms(middle),
+        format!("<= {} (worst slice before)", ms(worst)),
+        middle <= worst,
+    );
 }
 
 fn list(micros: &[u64]) -> String {

@@ -8,9 +8,9 @@ mod sqlite;
 
 use super::backing::Fresh;
 use super::device;
+use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Acquire, Connection};
 use tidegate::config::Config;
 use tidegate::store::{self, Store, StoreError};
 use tidegate::stream::VersionRef;
@@ -73,10 +73,11 @@ impl Bare {
     }
 
     pub async fn close(self) -> anyhow::Result<()> {
-        Ok(match self.link {
+        match self.link {
             Link::Sqlite(link) => link.close().await?,
             Link::Postgres(link) => link.close().await?,
-        })
+        }
+        Ok(())
     }
 }
 

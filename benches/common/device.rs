@@ -3,13 +3,11 @@
 //! It counts its readings with seq and checks that each is predicted once and acked once. Two ways to send: closed loop (so many predictions
 //! awaited) and open loop (at set times, whatever comes back; a latency counts from the time it was due).
 
-use super::{PATIENCE, micros};
+use super::PATIENCE;
+use super::tally::Tally;
 use anyhow::{Context, bail, ensure};
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use hdrhistogram::Histogram;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_protocol::{Codec, DeviceMessage, Reading, ServerMessage, Values, Wire};
 use tokio::net::TcpStream;
@@ -20,101 +18,6 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 
 /// Values of a reading.
 const FEATURES: usize = 8;
-
-/// Which part of a run it is: 0 warms up and is not counted, the parts after it are, then it is over.
-#[derive(Clone)]
-pub struct Part {
-    now: Arc<AtomicUsize>,
-    over: usize,
-}
-
-impl Part {
-    /// A run of a warm-up and `counted` parts.
-    pub fn warm_up(counted: usize) -> Self {
-        Self {
-            now: Arc::new(AtomicUsize::new(0)),
-            over: counted + 1,
-        }
-    }
-
-    /// Goes on to the next part.
-    pub fn next(&self) {
-        self.now.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn now(&self) -> usize {
-        self.now.load(Ordering::Relaxed)
-    }
-
-    pub fn is_over(&self) -> bool {
-        self.now() >= self.over
-    }
-}
-
-/// What was counted in one part.
-pub struct Counts {
-    pub predicted: u64,
-    pub acked: u64,
-    /// From a reading to its prediction and to its ack, microseconds.
-    pub prediction: Histogram<u64>,
-    pub ack: Histogram<u64>,
-}
-
-impl Counts {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            predicted: 0,
-            acked: 0,
-            prediction: Histogram::new(3)?,
-            ack: Histogram::new(3)?,
-        })
-    }
-}
-
-/// What was counted in each part of a run.
-pub struct Tally {
-    part: Part,
-    parts: Vec<Counts>,
-}
-
-impl Tally {
-    pub fn new(part: &Part) -> anyhow::Result<Self> {
-        let parts = (1..part.over).map(|_| Counts::new());
-        Ok(Self {
-            part: part.clone(),
-            parts: parts.collect::<anyhow::Result<_>>()?,
-        })
-    }
-
-    /// Counts of the parts, in their order.
-    pub fn parts(&self) -> &[Counts] {
-        &self.parts
-    }
-
-    pub fn add(&mut self, other: &Self) -> anyhow::Result<()> {
-        for (mine, theirs) in self.parts.iter_mut().zip(&other.parts) {
-            mine.predicted += theirs.predicted;
-            mine.acked += theirs.acked;
-            mine.prediction.add(&theirs.prediction)?;
-            mine.ack.add(&theirs.ack)?;
-        }
-        Ok(())
-    }
-
-    /// A reading sent at `sent` has come as far as it is followed: its ack, or the event of its sample.
-    pub fn note_ack(&mut self, sent: Instant) -> anyhow::Result<()> {
-        if let Some(counts) = self.now() {
-            counts.acked += 1;
-            counts.ack.record(micros(sent.elapsed()))?;
-        }
-        Ok(())
-    }
-
-    fn now(&mut self) -> Option<&mut Counts> {
-        let part = self.part.now().checked_sub(1)?;
-        self.parts.get_mut(part)
-    }
-}
 
 /// When an open loop's readings are due.
 #[derive(Clone, Copy)]
@@ -194,7 +97,7 @@ impl Device {
 
     /// Closed loop: `in_flight` predictions awaited until the run is over, then until everything is acked.
     pub async fn run(&mut self, in_flight: usize, tally: &mut Tally) -> anyhow::Result<()> {
-        while !tally.part.is_over() {
+        while !tally.is_over() {
             while self.waiting.len() < in_flight {
                 self.feed(Instant::now()).await?;
             }
@@ -207,7 +110,7 @@ impl Device {
     /// Open loop: readings leave when they are due until the run is over, then everything is awaited.
     pub async fn pace(&mut self, pace: Pace, tally: &mut Tally) -> anyhow::Result<()> {
         let mut sent = 0;
-        while !tally.part.is_over() {
+        while !tally.is_over() {
             let now = Instant::now();
             while pace.due(sent) <= now {
                 self.feed(pace.due(sent)).await?;
@@ -305,15 +208,10 @@ impl Device {
             // The version byte, then the variant.
             Codec::Bincode => bytes.starts_with(&[1, 1]),
         };
-        let now = Instant::now();
         if is_prediction {
             let sent = self.waiting.pop_front();
             let sent = sent.context("a prediction nobody asked for")?;
-            if let Some(counts) = tally.now() {
-                counts.predicted += 1;
-                counts.prediction.record(micros(now - sent))?;
-            }
-            return Ok(());
+            return tally.note_prediction(sent);
         }
         match ServerMessage::decode(self.codec, bytes)? {
             ServerMessage::Ack(ack) => self.settle(ack.seq, tally),

@@ -12,11 +12,29 @@ pub mod figures;
 #[path = "../../tests/common/postgres.rs"]
 mod postgres;
 pub mod server;
+pub mod tally;
 
+use anyhow::bail;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Longest wait for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs a benchmark to its end; ctrl-c and SIGTERM end it early, and its servers with it.
+pub fn run(measure: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        tokio::select! {
+            measured = measure => measured,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = terminated.recv() => bail!("terminated"),
+        }
+    })
+}
 
 /// The machine's load before anything is measured: with it a reader can tell a noisy run.
 pub fn load_average() -> String {

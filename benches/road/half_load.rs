@@ -6,9 +6,10 @@
 
 use super::common::backing::{Backing, Fresh};
 use super::common::bare::{Bare, encoded};
-use super::common::device::{Device, Pace, Part, Tally};
+use super::common::device::{Device, Pace};
 use super::common::figures::{Figures, thousands};
 use super::common::server::Server;
+use super::common::tally::{Part, Tally};
 use super::common::{micros, ms};
 use super::run::{Outcome, count};
 use super::{Args, CONNECTIONS};

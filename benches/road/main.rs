@@ -58,12 +58,9 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
     match args.serve.as_deref() {
-        Some(kind) => runtime.block_on(echo::serve(kind == "coalesced")),
-        None => runtime.block_on(measure(&args)),
+        Some(kind) => common::run(echo::serve(kind == "coalesced")),
+        None => common::run(measure(&args)),
     }
 }
 
@@ -138,13 +135,7 @@ async fn yardsticks(args: &Args, in_flight: usize) -> anyhow::Result<f64> {
     Ok(plain.unwrap_or(f64::NAN))
 }
 
-fn note(
-    figures: &mut Figures,
-    backing: &Backing,
-    case: &Case<'_>,
-    outcome: &Outcome,
-    echo: f64,
-) {
+fn note(figures: &mut Figures, backing: &Backing, case: &Case<'_>, outcome: &Outcome, echo: f64) {
     let what = format!(
         "{}, {:?}, {} in flight",
         backing.name(),

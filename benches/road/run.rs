@@ -1,8 +1,9 @@
 //! One case of the table: a server, 64 devices in a closed loop, and what came of it.
 
 use super::common::backing::Backing;
-use super::common::device::{Counts, Device, Part, Tally};
+use super::common::device::Device;
 use super::common::server::Server;
+use super::common::tally::{Counts, Part, Tally};
 use super::{Args, CONNECTIONS};
 use anyhow::ensure;
 use hdrhistogram::Histogram;
