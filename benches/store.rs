@@ -5,38 +5,31 @@
 //! the same indexes, nothing else. Printed as rows a second and as a ratio; the median of the runs counts. PostgreSQL is one of the bench's
 //! own, on the same disk.
 
-#[path = "store/bare_postgres.rs"]
-mod bare_postgres;
-#[allow(dead_code, reason = "tests use the rest")]
-#[path = "../tests/common/postgres.rs"]
-mod postgres;
+#[path = "common/mod.rs"]
+mod common;
 
 use clap::Parser;
-use postgres::Postgres;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, Connection};
-use std::path::Path;
+use common::backing::{Backing, StoreArgs};
+use common::bare::{Bare, encoded, output, register};
+use common::device::values;
+use common::figures::Figures;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
-use tidegate::config::{Config, RawConfig};
+use tidegate::store;
 use tidegate::store::writer::{CommitSink, Entry, writer};
-use tidegate::store::{self, Store, StoreError};
 use tidegate::stream::{
     Flags, Marks, Numbering, Row, SampleRow, Snapshot, StreamKey, StreamRef, VersionRef, What,
 };
-use tidegate_protocol::{DeviceId, EndpointName, Output};
+use tidegate_protocol::{DeviceId, EndpointName};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// Streams that the rows belong to.
-const STREAMS: usize = 64;
 /// Readings between two snapshots, as the server's default.
 const SNAPSHOT_EVERY: u64 = 256;
 /// Floats of a snapshot: what `mewma` keeps of eight features.
 const STATE_LEN: usize = 128;
-/// Rows a statement of the yardstick.
-const BARE_CHUNK: usize = 500;
+/// Share of the bare insert to aim at.
+const AIM_SHARE: f64 = 0.5;
 
 /// Measures the store path beside a bare insert.
 #[derive(Parser)]
@@ -44,9 +37,14 @@ struct Args {
     /// Rows of each run.
     #[arg(long, default_value_t = 200_000)]
     rows: usize,
+    /// Streams that the rows belong to, one row of each in turn.
+    #[arg(long, default_value_t = 64)]
+    streams: usize,
     /// Runs; the median is printed.
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    #[command(flatten)]
+    stores: StoreArgs,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -54,81 +52,51 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure(&args))
-}
-
-/// A database to measure.
-enum Place {
-    Sqlite,
-    Postgres(String),
+    common::run(measure(&args))
 }
 
 async fn measure(args: &Args) -> anyhow::Result<()> {
     println!(
-        "{} rows of {STREAMS} streams, {} runs",
-        args.rows, args.runs
+        "{} rows of {} streams, {} runs, load average {}",
+        args.rows,
+        args.streams,
+        args.runs,
+        common::load_average()
     );
     println!(
         "{:<10} {:>14} {:>14} {:>7}",
         "store", "path rows/s", "bare rows/s", "ratio"
     );
-    measure_place("sqlite", &Place::Sqlite, args).await?;
-    let own = Postgres::start().await;
-    measure_place("postgres", &Place::Postgres(own.url()), args).await?;
+    let mut figures = Figures::default();
+    for backing in args.stores.open().await {
+        measure_on(&backing, args, &mut figures).await?;
+    }
+    figures.print();
     Ok(())
 }
 
-async fn measure_place(name: &str, place: &Place, args: &Args) -> anyhow::Result<()> {
+async fn measure_on(backing: &Backing, args: &Args, figures: &mut Figures) -> anyhow::Result<()> {
     let mut path = Vec::new();
     let mut bare = Vec::new();
     for _ in 0..args.runs.max(1) {
-        bare.push(bare_insert(place, args.rows).await?);
-        path.push(through_writer(place, args.rows).await?);
+        bare.push(bare_insert(backing, args).await?);
+        path.push(through_writer(backing, args).await?);
     }
-    let (path, bare) = (median(path), median(bare));
+    let (name, path, bare) = (backing.name(), median(path), median(bare));
     let ratio = path / bare;
     println!("{name:<10} {path:>14.0} {bare:>14.0} {ratio:>7.2}");
+    figures.aim(
+        format!("store path, share of a bare insert, {name}"),
+        format!("{ratio:.2}"),
+        format!(">= {AIM_SHARE}"),
+        ratio >= AIM_SHARE,
+    );
     Ok(())
-}
-
-async fn bare_insert(place: &Place, rows: usize) -> anyhow::Result<f64> {
-    match place {
-        Place::Sqlite => bare_sqlite(rows).await,
-        Place::Postgres(url) => {
-            let (config, _dir) = configured(place)?;
-            register_and_leave(&config).await?;
-            bare_postgres::insert(url, rows, config.store.max_batch).await
-        }
-    }
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {
     rates.sort_by(f64::total_cmp);
     rates[rates.len() / 2]
-}
-
-/// The configuration of a server on an empty database, and its folder.
-fn configured(place: &Place) -> anyhow::Result<(Config, TempDir)> {
-    let dir = tempfile::tempdir()?;
-    let mut raw = RawConfig {
-        data_dir: dir.path().to_owned(),
-        ..RawConfig::default()
-    };
-    if let Place::Postgres(url) = place {
-        raw.store.url = Some(url.clone().into());
-    }
-    Ok((raw.check()?, dir))
-}
-
-/// The server makes the schema and leaves.
-async fn register_and_leave(config: &Config) -> anyhow::Result<()> {
-    let opened = store::open(config).await?;
-    register(opened.store.as_ref()).await?;
-    opened.store.close().await;
-    Ok(())
 }
 
 /// Counts commits and tells when the last row is durable.
@@ -153,12 +121,13 @@ impl CommitSink<()> for Counting {
     }
 }
 
-async fn through_writer(place: &Place, rows: usize) -> anyhow::Result<f64> {
-    let (config, _dir) = configured(place)?;
+async fn through_writer(backing: &Backing, args: &Args) -> anyhow::Result<f64> {
+    let fresh = backing.fresh().await?;
+    let config = fresh.config()?;
     let opened = store::open(&config).await?;
     let store = Arc::clone(&opened.store);
-    let version = register(store.as_ref()).await?;
-    let rows = made_rows(rows, &version);
+    let version = Arc::new(register(store.as_ref()).await?);
+    let rows = made_rows(args, &version);
     let (done, wait) = oneshot::channel();
     let sink = Counting {
         left: rows.len(),
@@ -182,31 +151,17 @@ async fn through_writer(place: &Place, rows: usize) -> anyhow::Result<f64> {
     flush.cancel();
     writing.await?;
     store.close().await;
-    if let Place::Postgres(url) = place {
-        bare_postgres::empty(url).await?;
-    }
     Ok(per_s(count, took))
 }
 
-async fn register(store: &dyn Store) -> Result<Arc<VersionRef>, StoreError> {
-    let endpoint = EndpointName::new("pump-health").expect("a name");
-    let id = store
-        .register_version(&endpoint, "mewma", "1.0.0", &[7; 32])
-        .await?;
-    Ok(Arc::new(VersionRef {
-        id,
-        endpoint,
-        model: "mewma".into(),
-        version: "1.0.0".into(),
-    }))
-}
-
 /// Rows as sessions make them: one of each stream in turn.
-fn made_rows(count: usize, version: &Arc<VersionRef>) -> Vec<Row> {
-    let streams: Vec<Arc<StreamRef>> = (1..=STREAMS).map(|id| Arc::new(stream(id))).collect();
-    (0..count)
-        .map(|index| made_row(&streams[index % STREAMS], (index / STREAMS) as u64, version))
-        .collect()
+fn made_rows(args: &Args, version: &Arc<VersionRef>) -> Vec<Row> {
+    let streams: Vec<_> = (1..=args.streams).map(|id| Arc::new(stream(id))).collect();
+    let row = |index: usize| {
+        let seq = (index / args.streams) as u64;
+        made_row(&streams[index % args.streams], seq, version)
+    };
+    (0..args.rows).map(row).collect()
 }
 
 fn stream(id: usize) -> StreamRef {
@@ -228,7 +183,7 @@ fn made_row(stream: &Arc<StreamRef>, seq: u64, version: &Arc<VersionRef>) -> Row
         seq,
         ts,
         received_at: ts,
-        values: values(seq).into(),
+        values: values(seq).to_vec().into(),
         output: output(seq),
         version: Arc::clone(version),
         latency_us: 100,
@@ -259,96 +214,19 @@ fn made_row(stream: &Arc<StreamRef>, seq: u64, version: &Arc<VersionRef>) -> Row
     }
 }
 
-fn values(seq: u64) -> Vec<f32> {
-    let wobble = (seq % 17) as f32 * 0.01;
-    vec![
-        0.026,
-        0.04,
-        1.33 + wobble,
-        0.05 + wobble,
-        79.3,
-        26.0,
-        233.1 - wobble,
-        32.0,
-    ]
-}
-
-fn output(seq: u64) -> Output {
-    Output::Anomaly {
-        score: (seq % 100) as f32 * 0.01,
-        threshold: 0.9,
-        anomaly: false,
-    }
-}
-
-/// sqlx alone: the same columns, the same indexes, as many rows a transaction as the server's largest commit.
-async fn bare_sqlite(rows: usize) -> anyhow::Result<f64> {
-    let (config, dir) = configured(&Place::Sqlite)?;
-    register_and_leave(&config).await?;
-    let max_batch = config.store.max_batch;
-    let mut connection = bare_connection(&dir.path().join("tidegate.db")).await?;
-    let encoded: Vec<(Vec<u8>, Vec<u8>)> = (0..rows as u64).map(encoded).collect();
+/// sqlx alone, as many rows a transaction as the server's largest commit.
+async fn bare_insert(backing: &Backing, args: &Args) -> anyhow::Result<f64> {
+    let fresh = backing.fresh().await?;
+    let max_batch = fresh.config()?.store.max_batch;
+    let mut bare = Bare::open(&fresh, args.streams).await?;
+    let encoded = encoded(args.rows);
     let start = Instant::now();
-    for (batch, chunk) in encoded.chunks(max_batch).enumerate() {
-        let mut transaction = connection.begin().await?;
-        for (part, chunk) in chunk.chunks(BARE_CHUNK).enumerate() {
-            let first = batch * max_batch + part * BARE_CHUNK;
-            insert_bare(&mut transaction, first, chunk).await?;
-        }
-        transaction.commit().await?;
+    for batch in encoded.chunks(max_batch) {
+        bare.commit(batch).await?;
     }
     let took = start.elapsed();
-    connection.close().await?;
-    Ok(per_s(rows, took))
-}
-
-async fn bare_connection(file: &Path) -> anyhow::Result<SqliteConnection> {
-    let options = SqliteConnectOptions::new()
-        .filename(file)
-        .journal_mode(SqliteJournalMode::Wal)
-        .foreign_keys(false)
-        .synchronous(SqliteSynchronous::Full);
-    Ok(SqliteConnection::connect_with(&options).await?)
-}
-
-fn encoded(index: u64) -> (Vec<u8>, Vec<u8>) {
-    let seq = index / STREAMS as u64;
-    let mut bytes = Vec::new();
-    tidegate_protocol::codec::encode_output(&output(seq), &mut bytes);
-    (tidegate::stream::to_le_bytes(&values(seq)), bytes)
-}
-
-async fn insert_bare(
-    connection: &mut SqliteConnection,
-    first: usize,
-    chunk: &[(Vec<u8>, Vec<u8>)],
-) -> anyhow::Result<()> {
-    let row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    let text = format!(
-        "INSERT INTO samples (id, stream_id, pos, epoch, seq, ts, received_at, \"values\", output, version_id, latency_us, \
-         flags, numerics_rev) VALUES {}",
-        vec![row; chunk.len()].join(", ")
-    );
-    let mut query = sqlx::query(AssertSqlSafe(text));
-    for (index, (values, output)) in (first..).zip(chunk) {
-        let seq = (index / STREAMS) as i64;
-        query = query
-            .bind(index as i64 + 1)
-            .bind((index % STREAMS) as i64 + 1)
-            .bind(seq + 1)
-            .bind(0_i64)
-            .bind(seq)
-            .bind(1_770_000_000_000 + seq)
-            .bind(1_770_000_000_000 + seq)
-            .bind(values)
-            .bind(output)
-            .bind(1_i64)
-            .bind(100_i64)
-            .bind(16_i64)
-            .bind(1_i64);
-    }
-    query.execute(connection).await?;
-    Ok(())
+    bare.close().await?;
+    Ok(per_s(args.rows, took))
 }
 
 fn per_s(rows: usize, took: Duration) -> f64 {
