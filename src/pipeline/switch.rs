@@ -148,9 +148,9 @@ impl Pipeline {
 }
 
 impl Warm {
-    /// Folds stored readings that are not folded yet, up to position `until`.
+    /// Folds stored readings that are not folded yet, up to position `until`; one that failed under its version is left out.
     fn learn(&mut self, readings: &[LoggedReading], until: u64) {
-        for reading in readings {
+        for reading in readings.iter().filter(|reading| reading.folded) {
             let place = reading.place;
             if place.pos > self.place.pos && place.pos <= until {
                 self.fold.step(&reading.values, reading.ts);

@@ -4,10 +4,9 @@
 use super::gate::Gate;
 use super::lock::Intruder;
 use crate::common::http::{request, samples};
-use crate::common::{Broker, MqttPeer, Process, TestServer, eventually};
+use crate::common::{Broker, Home, MqttPeer, Process, TestServer, eventually};
 use crate::mqtt::{bare, subscribed};
 use std::net::SocketAddr;
-use std::path::Path;
 use tidegate_protocol::message::{Feedback, Label};
 use tidegate_protocol::{Codec, DeviceMessage, ServerMessage, Wire};
 
@@ -24,12 +23,13 @@ async fn server_at(broker: SocketAddr) -> TestServer {
     .await
 }
 
-async fn process_at(broker: SocketAddr, data_dir: &Path) -> Process {
-    let url = format!("mqtt://{broker}");
-    Process::serve_with(data_dir, &["--mqtt-url", &url], |command| {
-        command.env("TIDEGATE_MQTT__RECEIVE_MAXIMUM", FEW.to_string());
-    })
-    .await
+/// A server in its own process that is told by a file, so that its home can say the rest.
+async fn process_at(broker: SocketAddr, home: &Home) -> Process {
+    let config = tempfile::NamedTempFile::new().expect("a temporary file");
+    let lines = format!("[mqtt]\nurl = \"mqtt://{broker}\"\nreceive_maximum = {FEW}\n");
+    std::fs::write(config.path(), lines).expect("its configuration");
+    let file = config.path().to_str().expect("a path in UTF-8");
+    home.serve_with(&["--config", file]).await
 }
 
 /// Publishes a reading that says nothing but its values and waits for the ack of the number that it got.
@@ -83,10 +83,18 @@ async fn a_publish_whose_acknowledgement_was_lost_is_stored_once() {
 
 #[tokio::test]
 async fn a_publish_that_was_stored_before_a_kill_is_not_stored_again_after_it() {
-    let dir = tempfile::tempdir().unwrap();
+    is_stored_once_over_a_kill(&Home::sqlite()).await;
+}
+
+#[tokio::test]
+async fn a_publish_that_postgresql_stored_before_a_kill_is_not_stored_again_after_it() {
+    is_stored_once_over_a_kill(&Home::postgres().await).await;
+}
+
+async fn is_stored_once_over_a_kill(home: &Home) {
     let broker = Broker::start().await;
     let gate = Gate::before(broker.addr()).await;
-    let server = process_at(gate.addr(), dir.path()).await;
+    let server = process_at(gate.addr(), home).await;
     let mut peer = broker.peer().await;
     subscribed(&mut peer).await;
     numbered_as(&mut peer, 0).await;
@@ -95,7 +103,7 @@ async fn a_publish_that_was_stored_before_a_kill_is_not_stored_again_after_it() 
     server.kill().await;
     gate.cut();
 
-    let server = process_at(gate.addr(), dir.path()).await;
+    let server = process_at(gate.addr(), home).await;
     for seq in 4..4 + 2 * u64::from(FEW) {
         numbered_as(&mut peer, seq).await;
     }
@@ -139,6 +147,31 @@ async fn a_reset_and_a_feedback_that_come_again_are_done_once() {
     assert_eq!(database.texts(resets).await, ["1"]);
     let feedback = "SELECT CAST(count(*) AS TEXT) FROM feedback";
     assert_eq!(database.texts(feedback).await, ["1"]);
+    assert!(server.stop().await, "something was not acknowledged");
+}
+
+#[tokio::test]
+async fn a_payload_that_is_no_message_is_recorded_and_said_before_it_is_acknowledged() {
+    let broker = Broker::start().await;
+    let gate = Gate::before(broker.addr()).await;
+    let server = server_at(gate.addr()).await;
+    let mut database = Intruder::open(&server.data_dir()).await;
+    let mut peer = broker.peer().await;
+    subscribed(&mut peer).await;
+    numbered_as(&mut peer, 0).await;
+    gate.swallow_forth(RECEIVING);
+    peer.publish("rig-1", Codec::Json, b"no message".to_vec())
+        .await;
+    let said = |message: &ServerMessage| matches!(message, ServerMessage::Error(_)).then_some(());
+    peer.expect("rig-1", "errors", said).await;
+    let refused = "SELECT code FROM refusals";
+    assert_eq!(database.texts(refused).await, ["bad_reading"]);
+    gate.cut();
+    // Delivered again, it is neither recorded nor said a second time.
+    for seq in 1..1 + 2 * u64::from(FEW) {
+        numbered_as(&mut peer, seq).await;
+    }
+    assert_eq!(database.texts(refused).await, ["bad_reading"]);
     assert!(server.stop().await, "something was not acknowledged");
 }
 

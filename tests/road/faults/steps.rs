@@ -255,6 +255,25 @@ async fn fewer_failures_in_a_row_move_nothing_and_zero_turns_it_off() {
     assert!(predictions.iter().all(|one| by(one) == "brittle/1.0.0"));
 }
 
+#[tokio::test]
+async fn a_reading_that_failed_under_one_version_is_not_folded_by_the_next_one_either() {
+    let server = TestServer::start_serving(zoo("mewma/1.0.0"), |raw| {
+        raw.sessions.max_failed_steps = 0;
+    })
+    .await;
+    let values = broken(38, 30, &[20, 21, 22], PANICS);
+    let mut device = pinned(&server, "brittle/1.0.0").await;
+    // Stored with its answer, and not on its way any more.
+    device.stream(&values, 0, 23).await;
+    let mut device = pinned(&server, "mewma/1.0.0").await;
+    let first = device.stream(&values, 23, 30).await.remove(0);
+    let expected = Output::Calibrating {
+        seen: 21,
+        needed: 400,
+    };
+    assert_eq!(first.output, expected);
+}
+
 /// Rows that wait for the store are folded from where they wait.
 #[tokio::test]
 async fn a_failing_version_gives_way_while_the_store_takes_no_commit() {
