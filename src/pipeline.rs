@@ -29,7 +29,7 @@ use crate::stream::{PublishMark, Row, SampleRow, What};
 use crate::telemetry::{Rates, metric};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_protocol::message::{Label, Prediction};
 use tidegate_protocol::{NackCode, ServerMessage};
@@ -130,6 +130,7 @@ pub struct Pipeline {
     failing: mpsc::Sender<Failing>,
     config: Config,
     next_stream: AtomicI64,
+    requests: AtomicU64,
 }
 
 /// What stopped a run of readings under the lock.
@@ -163,6 +164,7 @@ impl Pipeline {
             failing,
             config,
             next_stream,
+            requests: AtomicU64::new(0),
         };
         (pipeline, streams)
     }
@@ -170,6 +172,11 @@ impl Pipeline {
     /// The way to the store.
     pub fn writer(&self) -> &WriterHandle<Origin> {
         &self.writer
+    }
+
+    /// The place of a request for a stream among all of them.
+    pub fn number_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The configuration in force.

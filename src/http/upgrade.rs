@@ -223,6 +223,7 @@ fn check_stream(
         ..StreamKey::live(endpoint.name.clone(), device)
     };
     Ok(StreamRequest {
+        number: site.pipeline.number_request(),
         endpoint: Arc::clone(endpoint),
         key,
         epoch,

@@ -28,6 +28,8 @@ const RETRY_AFTER_MS: u64 = 2_000;
 
 /// A checked request for a stream.
 pub struct StreamRequest {
+    /// Its place among all requests: of two for one stream the later one holds it, whichever gets there first.
+    pub number: u64,
     /// The endpoint.
     pub endpoint: Arc<ServedEndpoint>,
     /// The stream.
@@ -161,9 +163,12 @@ async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Endi
     })?;
     let link = {
         let mut session_now = session.lock();
+        if session_now.generation > request.number {
+            return Err(TakeError::TakenOver.into());
+        }
         let epoch = request.epoch.unwrap_or(session_now.marks.epoch);
         let outbox = Outbox::for_task(Some(epoch), request.push_committed);
-        session_now.generation += 1;
+        session_now.generation = request.number;
         if let Some(older) = session_now.holder.replace(Arc::clone(&outbox)) {
             let reason = (
                 ErrorCode::TakenOver,

@@ -62,7 +62,7 @@ pub struct Session {
     pub seen: Instant,
     /// Who holds the stream over a WebSocket.
     pub holder: Option<Arc<Outbox>>,
-    /// Counts the holders; an older one finds that it was taken over.
+    /// The number of the newest request that held it; an older holder finds that it was taken over.
     pub generation: u64,
     /// Left memory or was stopped: whoever finds this opens the stream again.
     pub retired: bool,

@@ -6,7 +6,9 @@ use super::common::{
     Device, Home, Lossy, Postgres, Process, TestServer, answer, batch, eventually, plain, rig,
 };
 use super::restart;
-use tidegate_protocol::Codec;
+use tidegate_protocol::{Codec, ServerMessage};
+
+type Peer = super::common::peer::Peer<ServerMessage>;
 
 /// Ends the session that holds the writer's lock, as a firewall or an administrator does.
 const END_WRITER: &str =
@@ -318,4 +320,46 @@ async fn retention_drops_parts_and_roll_ups_outlive_them() {
     let server = server.restart().await;
     let device = server.device("rig-1").await;
     assert_eq!(device.welcome.resume_from, READINGS as u64);
+}
+
+/// Connections of one device that wait for their stream while the database stands still, the newest last.
+async fn waiting(server: &TestServer, postgres: &Postgres, count: usize) -> Vec<Peer> {
+    postgres.pause();
+    let mut peers = Vec::new();
+    for _ in 0..count {
+        peers.push(Device::connect(server.addr(), "pump-health?device=rig-1", Codec::Json).await);
+    }
+    peers
+}
+
+/// A device gives one connection up after the other while the database is away. When it comes back, all of them get their stream at
+/// once: one that was given up used to take it from the one that is there, which was told not to come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn connections_given_up_while_the_database_was_away_do_not_take_over_the_one_that_is_there() {
+    let postgres = Postgres::start().await;
+    let server = TestServer::start_on(&postgres).await;
+    let mut peers = waiting(&server, &postgres, 40).await;
+    let there = peers.pop().unwrap();
+    drop(peers);
+    postgres.resume();
+    let mut device = Device::welcomed(there).await;
+    for seq in 0..20 {
+        device.still_works(seq).await;
+    }
+}
+
+/// The same, but all of them are still there: only their order tells which is the newest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_connections_that_waited_for_the_database_together_the_newest_holds_the_stream() {
+    let postgres = Postgres::start().await;
+    let server = TestServer::start_on(&postgres).await;
+    let mut older = waiting(&server, &postgres, 40).await;
+    let newest = older.pop().unwrap();
+    postgres.resume();
+    let mut device = Device::welcomed(newest).await;
+    device.still_works(0).await;
+    for peer in &mut older {
+        assert_eq!(peer.close_code().await, 4502);
+    }
+    device.still_works(1).await;
 }

@@ -164,7 +164,8 @@ impl Device {
         Self::welcomed(Peer::over(tcp, &path, codec, &[]).await).await
     }
 
-    async fn welcomed(mut peer: Peer<ServerMessage>) -> Self {
+    /// Hears the welcome on a socket that stands already.
+    pub async fn welcomed(mut peer: Peer<ServerMessage>) -> Self {
         let welcome = peer
             .expect("welcome", |message| match message {
                 ServerMessage::Welcome(welcome) => Some(welcome.clone()),
