@@ -44,7 +44,14 @@ pub fn run(args: &[String]) -> Result<()> {
     }
     let mut cargo = shell::cargo();
     cargo
-        .args(["test", "--test", "ledger", "whatever_breaks", "--"])
+        .args([
+            "test",
+            "--workspace",
+            "--test",
+            "ledger",
+            "whatever_breaks",
+            "--",
+        ])
         .args(["--nocapture", "--test-threads=1"])
         .env("LEDGER_SEEDS", options.seeds.to_string())
         .env("LEDGER_FROM", options.from.to_string())
