@@ -2,7 +2,7 @@
 
 use super::{Result, StoreError};
 use std::fs::{File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Held for as long as the server runs.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub fn take(database: &Path) -> Result<FileLock> {
         .create(true)
         .truncate(false)
         .write(true)
-        .open(database.with_extension("lock"))
+        .open(name_of(database))
         .map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(FileLock { _file: file }),
@@ -37,6 +37,22 @@ pub fn take(database: &Path) -> Result<FileLock> {
         ))),
         Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
     }
+}
+
+/// The same for every way to a database, links included, and another one for each database.
+fn name_of(database: &Path) -> PathBuf {
+    let whole = |path: &Path| std::fs::canonicalize(path).ok();
+    let real = whole(database).or_else(|| {
+        let dir = database.parent().filter(|dir| *dir != Path::new(""));
+        Some(whole(dir.unwrap_or(Path::new(".")))?.join(database.file_name()?))
+    });
+    let mut name = real.unwrap_or_else(|| database.to_owned());
+    if name.extension().is_some_and(|end| end == "db") {
+        name.set_extension("lock");
+        return name;
+    }
+    name.as_mut_os_string().push(".lock");
+    name
 }
 
 #[cfg(test)]
@@ -53,5 +69,18 @@ mod tests {
         assert!(take(&dir.path().join("other.db")).is_ok());
         drop(first);
         assert!(take(&database).is_ok());
+    }
+
+    #[test]
+    fn one_database_has_one_lock_by_whatever_path_and_two_have_two() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("tidegate.db");
+        std::fs::write(&database, "").unwrap();
+        let link = dir.path().join("link.db");
+        std::os::unix::fs::symlink(&database, &link).unwrap();
+        let _first = take(&database).unwrap();
+        assert!(take(&link).is_err());
+        let _one = take(&dir.path().join("plant.a")).unwrap();
+        assert!(take(&dir.path().join("plant.b")).is_ok());
     }
 }

@@ -69,7 +69,7 @@ impl SqliteStore {
             // The rows that this connection writes follow from each other; a check a row would cost a tenth of a commit.
             .foreign_keys(false)
             .synchronous(synchronous);
-        copy::refuse_half_restored(file)?;
+        copy::inspect(file).await?;
         let mut writer = SqliteConnection::connect_with(&writing).await?;
         schema::check(&mut writer, &MIGRATIONS, &file.display().to_string()).await?;
         MIGRATIONS.run(&mut writer).await?;

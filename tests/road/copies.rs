@@ -146,3 +146,62 @@ async fn a_database_of_a_newer_schema_is_refused_with_both_versions() {
         "{said}"
     );
 }
+
+#[tokio::test]
+async fn a_backup_of_a_killed_database_has_its_write_ahead_log_and_leftovers_are_no_part_of_it() {
+    let place = tempfile::tempdir().unwrap();
+    let (one, two) = (place.path().join("one"), place.path().join("two"));
+    let server = Process::serve(&one, &[]).await;
+    let mut device = Device::open(server.addr(), "device=rig-1", Codec::Json).await;
+    device.stream(&rig(44, 300), 0, 300).await;
+    server.kill().await;
+    std::fs::create_dir(&two).unwrap();
+    for leftover in ["tidegate.db.partial-wal", "tidegate.db-wal"] {
+        std::fs::copy(one.join("tidegate.db-wal"), two.join(leftover)).unwrap();
+    }
+    // What was acked stands in the log beside the file, most of it.
+    let (done, said) = restore(&one.join("tidegate.db"), &two, &[]).await;
+    assert!(done, "{said}");
+    let server = Process::serve(&two, &[]).await;
+    assert_eq!(samples(server.addr(), "rig-1").await.len(), 300);
+}
+
+#[tokio::test]
+async fn a_damaged_database_and_one_of_another_program_are_refused_and_left_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::serve(dir.path(), &[]).await;
+    let mut device = Device::open(server.addr(), "device=rig-1", Codec::Json).await;
+    device.stream(&rig(45, 300), 0, 300).await;
+    server.terminate().await;
+    assert!(server.exit().await.success());
+    let file = dir.path().join("tidegate.db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let torn = bytes.len() / 2;
+    bytes[page_at(torn)].fill(0xA5);
+    std::fs::write(&file, &bytes).unwrap();
+    refused_and_left(dir.path(), "damaged").await;
+
+    let other = tempfile::tempdir().unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(other.path().join("tidegate.db"))
+        .create_if_missing(true);
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let table = sqlx::query("CREATE TABLE invoices (id INTEGER)");
+    table.execute(&mut connection).await.unwrap();
+    sqlx::Connection::close(connection).await.unwrap();
+    refused_and_left(other.path(), "no database of tidegate").await;
+}
+
+/// A page in the middle.
+fn page_at(at: usize) -> std::ops::Range<usize> {
+    let start = at / 4096 * 4096;
+    start..start + 4096
+}
+
+async fn refused_and_left(dir: &Path, reason: &str) {
+    let before = std::fs::read(dir.join("tidegate.db")).unwrap();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", text(dir)];
+    let (status, said) = Process::run(&arguments).await;
+    assert!(!status.success() && said.contains(reason), "{said}");
+    assert_eq!(std::fs::read(dir.join("tidegate.db")).unwrap(), before);
+}

@@ -126,6 +126,10 @@ impl Draft {
         if text.starts_with('\u{feff}') {
             text.drain(..'\u{feff}'.len_utf8());
         }
+        // One kind of line end, so that lines are counted right.
+        if text.contains("\r\n") {
+            text = text.replace("\r\n", "\n");
+        }
         let separator = separator_of(text.lines().next().unwrap_or_default());
         let form = |reason: String| TableError::Form {
             file: path.display().to_string(),

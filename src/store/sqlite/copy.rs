@@ -35,18 +35,7 @@ pub async fn backup(from: &Path, to: &Path) -> Result<Contents> {
     }
     let partial = beside(to, "partial");
     remove(&partial)?;
-    let mut source = open(from).await?;
-    check(from, &mut source).await?;
-    // The parameter is a file name; VACUUM INTO reads one snapshot and writes no free pages.
-    let copied = sqlx::query("VACUUM INTO ?")
-        .bind(partial.to_string_lossy().into_owned())
-        .execute(&mut source)
-        .await;
-    source.close().await?;
-    if let Err(error) = copied {
-        remove(&partial)?;
-        return Err(error.into());
-    }
+    copy_whole(from, &partial).await?;
     let contents = verify(&partial).await?;
     settle(&partial, to)?;
     Ok(contents)
@@ -69,7 +58,7 @@ pub async fn restore(from: &Path, to: &Path, force: bool) -> Result<(Contents, O
     verify(from).await?;
     let partial = beside(to, "partial");
     remove(&partial)?;
-    std::fs::copy(from, &partial).map_err(|error| unusable(&partial, &error))?;
+    copy_whole(from, &partial).await?;
     make_another_log(&partial).await?;
     let contents = verify(&partial).await?;
     let aside = move_aside(to)?;
@@ -77,11 +66,71 @@ pub async fn restore(from: &Path, to: &Path, force: bool) -> Result<(Contents, O
     Ok((contents, aside))
 }
 
+/// Largest file that is read whole before a server starts on it, bytes: a tenth of a second. Larger ones are checked by a backup.
+const CHECKED_AT_START: u64 = 64 << 20;
+
+/// Refuses a file that is no database of ours, or that is damaged, before anything is written to it.
+///
+/// # Errors
+/// What is wrong with the file.
+pub async fn inspect(file: &Path) -> Result<()> {
+    refuse_half_restored(file)?;
+    let length = std::fs::metadata(file).map_or(0, |file| file.len());
+    if length == 0 {
+        return Ok(());
+    }
+    let no_database =
+        |error: sqlx::Error| refused(file, &format!("no database, or damaged: {error}"));
+    let mut connection = open(file).await?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(no_database)?;
+    if tables > 0 {
+        check(file, &mut connection).await?;
+    }
+    if length <= CHECKED_AT_START {
+        let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(no_database)?;
+        refuse_damaged(file, &verdict)?;
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+fn refuse_damaged(file: &Path, verdict: &str) -> Result<()> {
+    if verdict == "ok" {
+        return Ok(());
+    }
+    let what: Vec<&str> = verdict.lines().collect();
+    let reason = format!("damaged: {}; restore a backup", what.join(", "));
+    Err(refused(file, &reason))
+}
+
+/// Writes what a database holds to a new file: its write-ahead log too, where it has one beside it.
+async fn copy_whole(from: &Path, to: &Path) -> Result<()> {
+    let mut source = open(from).await?;
+    check(from, &mut source).await?;
+    // The parameter is a file name; VACUUM INTO reads one snapshot and writes no free pages.
+    let copied = sqlx::query("VACUUM INTO ?")
+        .bind(to.to_string_lossy().into_owned())
+        .execute(&mut source)
+        .await;
+    source.close().await?;
+    if let Err(error) = copied {
+        remove(to)?;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
 /// Refuses to begin a new database where a restore was interrupted between moving the old one aside and naming the new one.
 ///
 /// # Errors
 /// What is there, and what to do.
-pub fn refuse_half_restored(file: &Path) -> Result<()> {
+fn refuse_half_restored(file: &Path) -> Result<()> {
     let partial = beside(file, "partial");
     if !file.exists() && partial.exists() {
         let reason =
@@ -116,9 +165,7 @@ async fn verify(file: &Path) -> Result<Contents> {
         .fetch_one(&mut connection)
         .await
         .map_err(|error| refused(file, &format!("damaged: {error}")))?;
-    if verdict != "ok" {
-        return Err(refused(file, &format!("damaged: {verdict}")));
-    }
+    refuse_damaged(file, &verdict)?;
     let row = sqlx::query("SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM streams)")
         .fetch_one(&mut connection)
         .await?;
@@ -161,7 +208,11 @@ fn settle(partial: &Path, to: &Path) -> Result<()> {
 fn move_aside(file: &Path) -> Result<Option<PathBuf>> {
     let aside = (1..)
         .map(|number| beside(file, &format!("before-restore-{number}")))
-        .find(|name| !name.exists())
+        .find(|name| {
+            ["", "-wal", "-shm"]
+                .iter()
+                .all(|tail| !with_tail(name, tail).exists())
+        })
         .expect("some number is free");
     let was_there = file.exists();
     for tail in ["", "-wal", "-shm"] {
@@ -185,12 +236,16 @@ fn with_tail(file: &Path, tail: &str) -> PathBuf {
 
 /// What an interrupted copy left behind.
 fn remove(partial: &Path) -> Result<()> {
-    match std::fs::remove_file(partial) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(unusable(partial, &error))
+    for tail in ["", "-wal", "-shm"] {
+        let file = with_tail(partial, tail);
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(unusable(&file, &error));
+            }
+            _ => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 fn refused(file: &Path, reason: &str) -> StoreError {
