@@ -162,7 +162,8 @@ async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Endi
     let link = {
         let mut session_now = session.lock();
         let epoch = request.epoch.unwrap_or(session_now.marks.epoch);
-        let outbox = Outbox::for_task(Some(epoch), request.push_committed);
+        let most = pipeline.config().connections.outbox;
+        let outbox = Outbox::for_peer(Some(epoch), request.push_committed, most);
         session_now.generation += 1;
         if let Some(older) = session_now.holder.replace(Arc::clone(&outbox)) {
             let reason = (
