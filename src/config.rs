@@ -83,6 +83,12 @@ pub struct Connections {
     pub overload_close: Duration,
     /// That a stop may take.
     pub drain: Duration,
+    /// Messages that may wait for one device.
+    pub outbox: usize,
+    /// That a request may wait for its commit.
+    pub commit_wait: Duration,
+    /// That a request may take.
+    pub request: Duration,
 }
 
 /// The durable record, typed.
@@ -232,6 +238,9 @@ impl RawConfig {
                 pong: seconds(self.connections.pong_s),
                 overload_close: seconds(self.connections.overload_close_s),
                 drain: seconds(self.connections.drain_s),
+                outbox: self.connections.outbox,
+                commit_wait: seconds(self.connections.commit_wait_s),
+                request: seconds(self.connections.request_s),
             },
             sessions: self.sessions,
             store: StoreConfig {
@@ -304,6 +313,26 @@ fn check_bounds(raw: &RawConfig, problems: &mut Vec<String>) {
         raw.connections.drain_s.into(),
         1,
         3_600,
+    );
+    let connections = &raw.connections;
+    within(
+        "connections.outbox",
+        connections.outbox as u64,
+        64,
+        1_000_000,
+    );
+    let waits = [
+        ("connections.commit_wait_s", connections.commit_wait_s),
+        ("connections.request_s", connections.request_s),
+    ];
+    for (key, seconds) in waits {
+        within(key, seconds.into(), 1, 3_600);
+    }
+    within(
+        "sessions.max_repeats",
+        raw.sessions.max_repeats as u64,
+        1,
+        1_000_000,
     );
     within("sessions.max", raw.sessions.max as u64, 1, 100_000_000);
     within("sessions.idle_s", raw.sessions.idle_s.into(), 1, 31_536_000);

@@ -27,6 +27,10 @@ pub mod metric {
     pub const DUPLICATES: &str = "tidegate_duplicates_total";
     /// Steps that failed.
     pub const STEPS_FAILED: &str = "tidegate_steps_failed_total";
+    /// Messages that wait for devices.
+    pub const OUTBOX_MESSAGES: &str = "tidegate_outbox_messages";
+    /// Readings sent again that wait for a commit.
+    pub const REPEATS: &str = "tidegate_repeats_waiting";
     /// Streams whose steps failed again and again, by `outcome`: moved (to a version that worked), stays.
     pub const FAILING_STREAMS: &str = "tidegate_failing_streams_total";
     /// Sessions in memory.

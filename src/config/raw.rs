@@ -42,6 +42,12 @@ pub struct RawConnections {
     pub overload_close_s: u32,
     /// Seconds that a stop may take.
     pub drain_s: u32,
+    /// Messages that may wait for one device.
+    pub outbox: usize,
+    /// Seconds that an HTTP request may wait for the commit of what it brought.
+    pub commit_wait_s: u32,
+    /// Seconds that an HTTP request may take.
+    pub request_s: u32,
 }
 
 /// Sessions in memory.
@@ -58,6 +64,8 @@ pub struct RawSessions {
     pub max_gaps: usize,
     /// Seconds without a reading after which an MQTT device counts as offline.
     pub offline_after_s: u32,
+    /// Readings sent again that may wait for a commit, a stream.
+    pub max_repeats: usize,
     /// Failed steps in a row after which a stream gets its last good version back; 0 is never.
     pub max_failed_steps: u32,
     /// Steps dearer than this (microseconds) are reported at start as candidates for a queue.
@@ -162,6 +170,9 @@ impl Default for RawConnections {
             pong_s: 8,
             overload_close_s: 10,
             drain_s: 10,
+            outbox: 8_192,
+            commit_wait_s: 15,
+            request_s: 30,
         }
     }
 }
@@ -174,6 +185,7 @@ impl Default for RawSessions {
             snapshot_every: 256,
             max_gaps: 64,
             offline_after_s: 30,
+            max_repeats: 8_192,
             max_failed_steps: 10,
             inline_below_us: 20,
         }

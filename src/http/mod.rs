@@ -1,7 +1,7 @@
 //! The HTTP side of the one port: API, health, metrics, dashboard, and the upgrades to WebSockets.
 //!
 //! Owns the routes and the form of errors ([`Problem`], RFC 9457). Reads from the store and the hub; a reading that comes over HTTP goes the
-//! same way as any other. Bodies are at most 64 KiB, pages at most 1,000 rows, a request at most 30 s.
+//! same way as any other. Bodies are at most 64 KiB, pages at most 1,000 rows, a request at most `connections.request_s`.
 
 mod api;
 mod health;
@@ -23,16 +23,12 @@ use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 use tidegate_protocol::MAX_FRAME_BYTES;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_http::timeout::TimeoutLayer;
 use utoipa::OpenApi;
-
-/// Longest that a request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the routes need.
 pub struct Site {
@@ -87,6 +83,7 @@ async fn openapi() -> axum::Json<utoipa::openapi::OpenApi> {
 
 /// All routes.
 pub fn router(site: Arc<Site>) -> Router {
+    let request = site.pipeline.config().connections.request;
     Router::new()
         .route("/v1/stream/{endpoint}", get(upgrade::stream))
         .route("/v1/live", get(upgrade::live))
@@ -106,7 +103,7 @@ pub fn router(site: Arc<Site>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_FRAME_BYTES))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
-            REQUEST_TIMEOUT,
+            request,
         ))
         .with_state(site)
 }

@@ -19,9 +19,6 @@ use tidegate_protocol::message::{Nack, Prediction};
 use tidegate_protocol::{Codec, DeviceId, NackCode, Output, ServerMessage};
 use utoipa::{IntoParams, ToSchema};
 
-/// Longest wait for a commit.
-const COMMIT_WAIT: Duration = Duration::from_secs(15);
-
 /// Parameters of a prediction.
 #[derive(Debug, Deserialize, IntoParams)]
 pub struct PredictParameters {
@@ -251,7 +248,8 @@ async fn on_stream(
         return Err(Problem::new(StatusCode::CONFLICT, "other_version", detail));
     }
     pipeline.rates.readings("http", 1);
-    let outbox = Outbox::for_task(None, false);
+    let connections = &pipeline.config().connections;
+    let outbox = Outbox::for_peer(None, false, connections.outbox);
     let mut link = Link {
         session,
         outbox,
@@ -265,7 +263,7 @@ async fn on_stream(
         .map_err(not_taken)?;
     pipeline.hub.device_online(key);
     let prediction = tokio::select! {
-        prediction = committed(&link.outbox, replies) => prediction?,
+        prediction = committed(&link.outbox, replies, connections.commit_wait) => prediction?,
         () = site.overdue.cancelled() => {
             return Err(Problem::later("the server stops before the reading is durable: send it again with the same seq", 2));
         }
@@ -278,6 +276,7 @@ async fn on_stream(
 async fn committed(
     outbox: &Outbox,
     mut replies: Vec<ServerMessage>,
+    patience: Duration,
 ) -> Result<Prediction, Problem> {
     let mut drained = Drained::default();
     let mut acked = false;
@@ -309,9 +308,7 @@ async fn committed(
             2,
         )
     };
-    tokio::time::timeout(COMMIT_WAIT, wait)
-        .await
-        .map_err(late)?
+    tokio::time::timeout(patience, wait).await.map_err(late)?
 }
 
 fn as_nack(message: &ServerMessage) -> Option<&Nack> {

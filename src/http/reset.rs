@@ -8,12 +8,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 use tidegate_protocol::DeviceId;
 use utoipa::{IntoParams, ToSchema};
-
-/// Longest wait for the commit.
-const COMMIT_WAIT: Duration = Duration::from_secs(15);
 
 /// Whose state to set back.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -47,9 +43,10 @@ pub async fn reset(
     let device = DeviceId::new(&parameters.device)
         .map_err(|error| Problem::bad_request(error.to_string()))?;
     let key = StreamKey::live(endpoint.name.clone(), device);
+    let patience = site.pipeline.config().connections.commit_wait;
     let (epoch, pos) = site
         .pipeline
-        .reset(&key, &endpoint.default, COMMIT_WAIT)
+        .reset(&key, &endpoint.default, patience)
         .await
         .map_err(|error| problem(&error))?;
     Ok(Json(ResetBody {

@@ -167,7 +167,8 @@ async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Endi
             return Err(TakeError::TakenOver.into());
         }
         let epoch = request.epoch.unwrap_or(session_now.marks.epoch);
-        let outbox = Outbox::for_task(Some(epoch), request.push_committed);
+        let most = pipeline.config().connections.outbox;
+        let outbox = Outbox::for_peer(Some(epoch), request.push_committed, most);
         session_now.generation = request.number;
         if let Some(older) = session_now.holder.replace(Arc::clone(&outbox)) {
             let reason = (

@@ -107,7 +107,9 @@ impl CommitSink<Origin> for Recorder {
             if let Some(receipt) = owner.receipt {
                 owner.outbox.abandon(receipt);
             }
-            for witness in session.stop() {
+            let witnesses = session.stop();
+            count_repeats(-(witnesses.len() as f64));
+            for witness in witnesses {
                 if let Some(receipt) = witness.receipt {
                     witness.outbox.abandon(receipt);
                 }
@@ -133,6 +135,7 @@ impl Recorder {
         // Answered under the lock: whoever finds nothing pending finds every answer in its outbox.
         let mut session = owner.session.lock();
         let witnesses = session.settle(row);
+        count_repeats(-(witnesses.len() as f64));
         answer(
             row,
             &owner.outbox,
@@ -184,6 +187,13 @@ impl Recorder {
             }
             _ => {}
         }
+    }
+}
+
+/// Keeps the gauge of repeated readings that wait for a commit.
+pub(super) fn count_repeats(more: f64) {
+    if more != 0.0 {
+        metrics::gauge!(metric::REPEATS).increment(more);
     }
 }
 

@@ -45,6 +45,7 @@ impl Pipeline {
         let bounds = Bounds {
             max_gaps: self.config.sessions.max_gaps,
             snapshot_every: self.config.sessions.snapshot_every,
+            max_repeats: self.config.sessions.max_repeats,
         };
         let Some(stored) = self.store.load_stream(key).await? else {
             let id = self.next_stream.fetch_add(1, Ordering::Relaxed);

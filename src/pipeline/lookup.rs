@@ -2,6 +2,7 @@
 //!
 //! Never runs a model. The same reading gets its stored prediction again; another one under the same number is refused.
 
+use super::commit::count_repeats;
 use super::{Arrival, Arrived, Link, Origin, Pipeline, TakeError, check_hold, prediction};
 use crate::push::Outbox;
 use crate::session::{Checked, Known as Pending, Session, Witness};
@@ -107,6 +108,7 @@ impl Pipeline {
             }) {
                 return Err(TakeError::Overloaded);
             }
+            count_repeats(1.0);
         }
         drop(session);
         if pending.is_none() || !link.outbox.push_committed {
@@ -198,6 +200,7 @@ impl Pipeline {
                 outbox,
                 receipt,
             });
+            count_repeats(f64::from(u8::from(watched)));
             return watched.then_some(()).ok_or(TakeError::Overloaded);
         }
         if let Some(high) = session.committed.high_water {

@@ -5,6 +5,7 @@
 //! always precedes the ack that covers its number. When it is full the peer reads too slowly and is closed with 4008.
 
 use crate::stream::StreamKey;
+use crate::telemetry::metric;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use tidegate_protocol::{CloseCode, ErrorCode, ServerMessage};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
-/// Messages that may wait for one device.
+/// Messages that may wait where nobody says otherwise.
 pub const OUTBOX_MESSAGES: usize = 8_192;
 
 /// How to wake whoever empties the outbox.
@@ -48,6 +49,8 @@ pub struct Drained {
     pub abandoned: Vec<u64>,
     /// Close after saying the rest.
     pub closing: Option<Closing>,
+    /// Messages that found no room.
+    pub left_out: usize,
     /// Committed readings that all of this answers.
     pub owed: u64,
 }
@@ -60,6 +63,7 @@ impl Drained {
         self.abandoned.clear();
         self.ack = None;
         self.closing = None;
+        self.left_out = 0;
         self.owed = 0;
     }
 }
@@ -74,6 +78,8 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Outbox {
     waiting: Mutex<Waiting>,
+    /// Messages that may wait.
+    most: usize,
     wake: Wake,
     /// Committed readings whose answer has not left.
     owed: AtomicU64,
@@ -86,17 +92,28 @@ pub struct Outbox {
 impl Outbox {
     /// An outbox of a connection that its own task empties.
     pub fn for_task(home_epoch: Option<u64>, push_committed: bool) -> Arc<Self> {
-        Self::new(Wake::Task(Notify::new()), home_epoch, push_committed)
+        Self::for_peer(home_epoch, push_committed, OUTBOX_MESSAGES)
+    }
+
+    /// The same, for a peer for whom `most` messages may wait.
+    pub fn for_peer(home_epoch: Option<u64>, push_committed: bool, most: usize) -> Arc<Self> {
+        let wake = Wake::Task(Notify::new());
+        Self::new(wake, most, home_epoch, push_committed)
     }
 
     /// An outbox that a shared task empties.
-    pub fn for_shared(stream: StreamKey, ready: mpsc::Sender<Arc<Outbox>>) -> Arc<Self> {
-        Self::new(Wake::Shared(stream, ready), None, false)
+    pub fn for_shared(
+        stream: StreamKey,
+        ready: mpsc::Sender<Arc<Outbox>>,
+        most: usize,
+    ) -> Arc<Self> {
+        Self::new(Wake::Shared(stream, ready), most, None, false)
     }
 
-    fn new(wake: Wake, home_epoch: Option<u64>, push_committed: bool) -> Arc<Self> {
+    fn new(wake: Wake, most: usize, home_epoch: Option<u64>, push_committed: bool) -> Arc<Self> {
         Arc::new(Self {
             waiting: Mutex::default(),
+            most,
             wake,
             owed: AtomicU64::new(0),
             home_epoch,
@@ -120,8 +137,9 @@ impl Outbox {
     /// Adds a message that goes before the next ack.
     pub fn say(self: &Arc<Self>, message: ServerMessage) {
         self.put(|drained| {
-            if drained.messages.len() >= OUTBOX_MESSAGES {
-                drained.closing.get_or_insert_with(too_slow);
+            if drained.messages.len() >= self.most {
+                drained.left_out += 1;
+                drained.closing.get_or_insert_with(|| too_slow(self.most));
             } else {
                 drained.messages.push(message);
             }
@@ -195,7 +213,9 @@ impl Outbox {
 
     fn put(self: &Arc<Self>, change: impl FnOnce(&mut Drained)) {
         let mut waiting = self.waiting.lock();
+        let before = waiting.drained.messages.len();
         change(&mut waiting.drained);
+        count_waiting(before, waiting.drained.messages.len());
         let was_listed = std::mem::replace(&mut waiting.listed, true);
         drop(waiting);
         match &self.wake {
@@ -220,6 +240,7 @@ impl Outbox {
         let mut waiting = self.waiting.lock();
         waiting.listed = false;
         std::mem::swap(&mut waiting.drained, into);
+        count_waiting(into.messages.len(), 0);
     }
 
     /// Waits until something was put in since the last drain.
@@ -231,8 +252,21 @@ impl Outbox {
     }
 }
 
-fn too_slow() -> Closing {
-    let message = format!("{OUTBOX_MESSAGES} messages wait to be read");
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        count_waiting(self.waiting.lock().drained.messages.len(), 0);
+    }
+}
+
+/// Keeps the gauge of messages that wait for devices.
+fn count_waiting(before: usize, after: usize) {
+    if before != after {
+        metrics::gauge!(metric::OUTBOX_MESSAGES).increment(after as f64 - before as f64);
+    }
+}
+
+fn too_slow(most: usize) -> Closing {
+    let message = format!("{most} messages wait to be read");
     Closing {
         code: CloseCode::TooSlow,
         error: Some(ServerError {

@@ -13,9 +13,6 @@ use std::sync::Arc;
 use std::time::Instant;
 use tidegate_protocol::{NackCode, Output};
 
-/// Readings sent again that may wait for a commit, a stream.
-const MAX_WITNESSES: usize = 8_192;
-
 /// What a session knows of a number whose row is not committed yet.
 #[derive(Debug, Clone)]
 pub enum Known {
@@ -81,6 +78,7 @@ pub struct Session {
     ring: VecDeque<(u64, What)>,
     /// Who else waits for the commit of a row: readings that were sent again meanwhile.
     witnesses: Vec<Witness>,
+    max_repeats: usize,
     /// The version that served is gone: the next row says who serves now.
     reopen: bool,
 }
@@ -92,6 +90,8 @@ pub struct Bounds {
     pub max_gaps: usize,
     /// Readings between two snapshots.
     pub snapshot_every: u32,
+    /// Readings sent again that may wait for a commit.
+    pub max_repeats: usize,
 }
 
 impl Session {
@@ -115,6 +115,7 @@ impl Session {
             snapshot_every: bounds.snapshot_every,
             ring: VecDeque::new(),
             witnesses: Vec::new(),
+            max_repeats: bounds.max_repeats,
             reopen: false,
         }
     }
@@ -323,7 +324,7 @@ impl Session {
 
     /// Lets `witness` hear of a pending row's commit; false when too many wait already.
     pub fn watch(&mut self, witness: Witness) -> bool {
-        let room = self.witnesses.len() < MAX_WITNESSES;
+        let room = self.witnesses.len() < self.max_repeats;
         if room {
             self.witnesses.push(witness);
         }

@@ -167,8 +167,8 @@ struct Voice<'d> {
 
 impl Voice<'_> {
     async fn say_drained(&mut self, key: &StreamKey, drained: &mut Drained) {
-        if drained.closing.take().is_some() {
-            self.door.status.dropped(1);
+        if drained.left_out > 0 {
+            self.door.status.dropped(drained.left_out);
         }
         let ack = drained.ack.take().map(ServerMessage::Ack);
         for message in drained.messages.drain(..).chain(ack) {

@@ -280,9 +280,10 @@ impl Streams {
             Ok(session) => {
                 let epoch = session.lock().marks.epoch;
                 let ready = &self.door.ready;
+                let most = self.door.pipeline.config().connections.outbox;
                 let outbox = match self.links.remove(key) {
                     Some(known) => known.outbox,
-                    None => Outbox::for_shared(key.clone(), ready.clone()),
+                    None => Outbox::for_shared(key.clone(), ready.clone(), most),
                 };
                 let link = Link {
                     session,

@@ -291,3 +291,32 @@ async fn more_connections_and_sessions_than_there_is_room_for_are_told_to_come_b
     first.read(plain(1)).await;
     first.ack(1).await;
 }
+
+/// The bounds that the tests above lean on can be read where they are watched.
+#[tokio::test]
+async fn what_waits_for_devices_shows_and_goes_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(dir.path(), &[]).await;
+    let addr = server.addr();
+    let mut device = Device::open(addr, "device=rig-1&push=committed", Codec::Json).await;
+    device.still_works(0).await;
+    let mut intruder = Intruder::open(dir.path()).await;
+    intruder.hold().await;
+    // Sent twice before its commit: the second one waits for it.
+    for _ in 0..2 {
+        device.read(plain(1)).await;
+    }
+    super::patiently("the repeated reading", async || {
+        metric(addr, "tidegate_repeats_waiting").await == 1.0
+    })
+    .await;
+    intruder.release().await;
+    device.ack(1).await;
+    super::patiently("nothing that waits", async || {
+        let repeats = metric(addr, "tidegate_repeats_waiting").await;
+        let messages = metric(addr, "tidegate_outbox_messages").await;
+        repeats == 0.0 && messages == 0.0
+    })
+    .await;
+    assert_eq!(samples(addr, "rig-1").await.len(), 2);
+}
