@@ -159,9 +159,9 @@ impl Recorder {
         let Some(holder) = &session.holder else {
             return;
         };
-        // A connection that took over hears how far its predecessor's readings came.
+        // A connection that took over hears how far its predecessor's readings came, and what became of them.
         if owner.exclusive && !Arc::ptr_eq(holder, &owner.outbox) {
-            ack(row, holder, None, false);
+            inherit(row, holder, owner.gap);
         }
         // One that stops waits for the stream's last row, and that row may have had nothing to say to it.
         if session.pending() == 0 {
@@ -244,6 +244,24 @@ fn answer(row: &Row, outbox: &Arc<Outbox>, said: Said) {
     }
     if let Some(receipt) = said.receipt {
         outbox.receipt(receipt);
+    }
+}
+
+/// Tells the connection that took over: all but the predictions, which its predecessor was given.
+fn inherit(row: &Row, holder: &Arc<Outbox>, gap: Option<(u64, u64)>) {
+    let said = Said {
+        gap,
+        ..Said::default()
+    };
+    match &row.what {
+        What::Refusal(_) => answer(row, holder, said),
+        _ => {
+            if let Some((from, to)) = gap {
+                let epoch = holder.epoch_tag(row.after.epoch);
+                holder.say(ServerMessage::Gap(Gap { epoch, from, to }));
+            }
+            ack(row, holder, None, false);
+        }
     }
 }
 

@@ -62,6 +62,10 @@ impl Pipeline {
             ));
         };
         let kept = self.bring_back(&stored, first).await?;
+        let behind = stored
+            .snapshot
+            .as_ref()
+            .map_or(0, |snapshot| stored.marks.pos - snapshot.place.pos);
         let is_gone = kept.is_none();
         let fold = kept.unwrap_or_else(|| Fold::new(Arc::clone(first)));
         let mut session = Session::new(
@@ -71,6 +75,7 @@ impl Pipeline {
             fold,
             bounds,
         );
+        session.stands_behind_snapshot(behind);
         if is_gone {
             session.reopen();
         }

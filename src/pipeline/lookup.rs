@@ -17,8 +17,8 @@ use tidegate_protocol::{NackCode, ServerMessage};
 enum Found {
     /// It was taken.
     Taken(Taken),
-    /// It was refused.
-    Refused(NackCode, String),
+    /// It was refused; at this position while that is not committed.
+    Refused(NackCode, String, Option<u64>),
     /// Nothing is left of it.
     Gone,
 }
@@ -63,7 +63,10 @@ impl Pipeline {
                 self.refuse(link, arrival, epoch, (NackCode::SeqReused, message))
                     .await
             }
-            Found::Refused(code, message) => {
+            Found::Refused(_, _, pending) if self.hears_of_commit(link, arrival, pending)? => {
+                Ok(())
+            }
+            Found::Refused(code, message, _) => {
                 let epoch = link.outbox.epoch_tag(epoch);
                 replies.push(ServerMessage::Nack(Nack {
                     epoch,
@@ -96,28 +99,39 @@ impl Pipeline {
         replies: &mut Vec<ServerMessage>,
     ) -> Result<(), TakeError> {
         let taken_seq = taken.prediction.seq;
-        let mut session = link.session.lock();
-        check_hold(&session, link)?;
-        let pending = taken.pending.filter(|pos| *pos > session.committed.pos);
-        if let Some(pos) = pending {
-            let (outbox, receipt) = (Arc::clone(&link.outbox), number(arrival));
-            if !session.watch(Witness {
-                pos,
-                outbox,
-                receipt,
-            }) {
-                return Err(TakeError::Overloaded);
-            }
-            count_repeats(1.0);
-        }
-        drop(session);
-        if pending.is_none() || !link.outbox.push_committed {
+        let is_pending = self.hears_of_commit(link, arrival, taken.pending)?;
+        if !is_pending || !link.outbox.push_committed {
             replies.push(ServerMessage::Prediction(*taken.prediction));
         }
-        if pending.is_none() {
+        if !is_pending {
             repeat_ack(link, arrival, taken.late.then_some(taken_seq));
         }
         Ok(())
+    }
+
+    /// Lets the arrival's door hear of the commit of a row that is still on its way; false when it is committed.
+    fn hears_of_commit(
+        &self,
+        link: &Link,
+        arrival: &Arrival,
+        pending: Option<u64>,
+    ) -> Result<bool, TakeError> {
+        let mut session = link.session.lock();
+        check_hold(&session, link)?;
+        let Some(pos) = pending.filter(|pos| *pos > session.committed.pos) else {
+            return Ok(false);
+        };
+        let (outbox, receipt) = (Arc::clone(&link.outbox), number(arrival));
+        let heard = session.watch(Witness {
+            pos,
+            outbox,
+            receipt,
+        });
+        if !heard {
+            return Err(TakeError::Overloaded);
+        }
+        count_repeats(1.0);
+        Ok(true)
     }
 
     async fn find(
@@ -137,7 +151,7 @@ impl Pipeline {
         }
         Ok(match self.store.find(stream, epoch, seq).await? {
             Some(Known::Sample(sample)) => found_stored(*sample, arrival, &link.outbox),
-            Some(Known::Refusal(refusal)) => found_refusal(&refusal),
+            Some(Known::Refusal(refusal)) => found_refusal(&refusal, None),
             None => Found::Gone,
         })
     }
@@ -262,7 +276,7 @@ fn found_pending(pos: u64, pending: &Pending, arrival: &Arrival, outbox: &Outbox
             late: sample.flags.has(Flags::LATE),
             pending: Some(pos),
         }),
-        Pending::Refusal(refusal) => found_refusal(refusal),
+        Pending::Refusal(refusal) => found_refusal(refusal, Some(pos)),
     }
 }
 
@@ -283,8 +297,8 @@ fn found_stored(sample: StoredSample, arrival: &Arrival, outbox: &Outbox) -> Fou
     })
 }
 
-fn found_refusal(refusal: &RefusalRow) -> Found {
-    Found::Refused(refusal.code, refusal.message.clone())
+fn found_refusal(refusal: &RefusalRow, pending: Option<u64>) -> Found {
+    Found::Refused(refusal.code, refusal.message.clone(), pending)
 }
 
 /// The same f32 bits, and the same ts where one was sent.

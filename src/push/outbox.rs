@@ -161,6 +161,10 @@ impl Outbox {
         let tag = self.epoch_tag(epoch);
         self.put(|drained| {
             drained.owed += owed;
+            // It could cover a nack or a gap that was left out.
+            if drained.left_out > 0 {
+                return;
+            }
             if let Some(before) = drained.ack.take_if(|ack| ack.epoch != tag) {
                 drained.messages.push(ServerMessage::Ack(before));
             }

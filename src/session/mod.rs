@@ -96,11 +96,16 @@ impl Sessions {
     pub fn sweep(&self, idle: Duration) {
         self.map.retain(|_, slot| {
             let Some(session) = slot.get() else {
-                return true;
+                // Nobody is loading it any more: that failed.
+                return Arc::strong_count(slot) > 1;
             };
             let Some(mut session) = session.try_lock() else {
                 return true;
             };
+            // A stopped one never comes back to life, whatever it still believes to be on its way.
+            if session.retired {
+                return false;
+            }
             let keep = !session.is_resting() || session.seen.elapsed() < idle;
             session.retired = !keep;
             keep

@@ -120,6 +120,12 @@ impl Session {
         }
     }
 
+    /// So many rows already stand behind the newest snapshot: a stream that is loaded for a few readings at a time gets its
+    /// snapshots too.
+    pub fn stands_behind_snapshot(&mut self, rows: u64) {
+        self.since_snapshot = u32::try_from(rows).unwrap_or(u32::MAX);
+    }
+
     /// Nothing pending and nobody connected.
     pub fn is_resting(&self) -> bool {
         self.ring.is_empty() && self.holder.is_none()
@@ -197,6 +203,7 @@ impl Session {
     /// Puts another version in place, warmed from `warm_from`; its row commits before its first prediction.
     pub fn switch(&mut self, fold: Fold, reason: &'static str, warm_from: Option<u64>) -> Row {
         self.fold = fold;
+        self.reopen = false;
         self.failed = 0;
         self.asked_for_help = false;
         self.switch_row(reason, warm_from)
@@ -331,8 +338,10 @@ impl Session {
         room
     }
 
-    /// The stream is stopped: returns who waited for its commits.
+    /// The stream is stopped, nothing of it is on its way any more: returns who waited for its commits.
     pub fn stop(&mut self) -> Vec<Witness> {
+        self.retired = true;
+        self.ring.clear();
         std::mem::take(&mut self.witnesses)
     }
 
@@ -418,7 +427,7 @@ impl Session {
     }
 
     fn snapshot_if_due(&mut self) -> Option<Snapshot> {
-        self.since_snapshot += 1;
+        self.since_snapshot = self.since_snapshot.saturating_add(1);
         (self.since_snapshot >= self.snapshot_every).then(|| self.snapshot())
     }
 

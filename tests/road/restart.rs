@@ -157,3 +157,25 @@ async fn a_session_that_left_memory_comes_back_bit_for_bit() {
     let answers = |list: &[_]| list.iter().map(answer).collect::<Vec<_>>();
     assert_eq!(answers(&predictions), answers(&expected));
 }
+
+#[tokio::test]
+async fn a_stream_that_is_loaded_for_a_reading_at_a_time_gets_its_snapshots_too() {
+    let values = rig(16, 12);
+    let mut server = TestServer::start_with(|raw| raw.sessions.snapshot_every = 4).await;
+    for seq in 0..12 {
+        let mut device = server.device("rig-1").await;
+        device.stream(&values, seq, seq + 1).await;
+        drop(device);
+        server = server.restart().await;
+    }
+    let file = server.data_dir().join("tidegate.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(file)
+        .read_only(true);
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let newest: i64 = sqlx::query_scalar("SELECT max(pos) FROM snapshots")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert!(newest > 8, "the newest snapshot stands at {newest} of 13");
+}

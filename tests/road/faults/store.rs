@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
-use tidegate_protocol::{Codec, ServerMessage};
+use tidegate_protocol::{Codec, NackCode, ServerMessage};
 
 const READINGS: usize = 900;
 
@@ -66,6 +66,27 @@ async fn a_slow_database_delays_acks_and_nothing_else() {
     store_is(&server, "ok").await;
     device.stream(&values, 700, READINGS).await;
     stored_as_if_undisturbed(server.addr(), "rig-1", &values).await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_is_not_stored_yet_is_not_said_again_before_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::serve(dir.path(), &[]).await;
+    let mut device = Device::open(server.addr(), "device=rig-1", Codec::Json).await;
+    device.stream(&rig(73, 3), 0, 3).await;
+    let mut intruder = Intruder::open(dir.path()).await;
+    intruder.hold().await;
+    let bad = r#"{"seq":3,"values":[1,2]}"#;
+    device.say(bad).await;
+    device.say(bad).await;
+    let nack = |message: &ServerMessage| matches!(message, ServerMessage::Nack(_)).then_some(());
+    let early = tokio::time::timeout(Duration::from_millis(500), device.expect("a nack", nack));
+    assert!(early.await.is_err(), "said before it was stored");
+    intruder.release().await;
+    for _ in 0..2 {
+        device.nack(Some(3), NackCode::BadReading).await;
+    }
+    device.ack(3).await;
 }
 
 /// A disk that can be filled: a small tmpfs where this user may mount one, else a limit on the size of the server's files, beyond which a
