@@ -26,7 +26,7 @@ use tidegate_protocol::Codec;
 /// Devices that come back at the same time.
 const AT_ONCE: usize = 64;
 /// Readings up to the first snapshot, as the server's default.
-const SNAPSHOT_EVERY: u64 = 256;
+const SNAPSHOT_EVERY: u64 = 128;
 /// Of those, in one message.
 const BATCH: u64 = 64;
 /// Readings behind it.

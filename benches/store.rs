@@ -1,6 +1,6 @@
 //! The store path without sockets, beside a bare multi-row insert into the same tables in the same run.
 //!
-//! The path is the server's own writer: rows of many streams through its queue, compare-and-set of each stream, samples, a snapshot every 256
+//! The path is the server's own writer: rows of many streams through its queue, compare-and-set of each stream, samples, a snapshot every 128
 //! readings, commit, and the sink told. The yardstick is sqlx alone: as many rows a transaction, 500 a statement, into the same `samples` table with
 //! the same indexes, nothing else. Printed as rows a second and as a ratio; the median of the runs counts. PostgreSQL is one of the bench's
 //! own, on the same disk.
@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// Readings between two snapshots, as the server's default.
-const SNAPSHOT_EVERY: u64 = 256;
+const SNAPSHOT_EVERY: u64 = 128;
 /// Floats of a snapshot: what `mewma` keeps of eight features.
 const STATE_LEN: usize = 128;
 /// Share of the bare insert to aim at.

@@ -182,7 +182,7 @@ impl Default for RawSessions {
         Self {
             max: 1_000_000,
             idle_s: 600,
-            snapshot_every: 256,
+            snapshot_every: 128,
             max_gaps: 64,
             offline_after_s: 30,
             max_repeats: 8_192,

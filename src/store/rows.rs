@@ -42,7 +42,6 @@ pub fn gather_moves(rows: &[&Row]) -> Result<HashMap<i64, Move>> {
 
 /// First bytes of stored outputs whose readings were not folded: a failed step, a late reading. The layout of outputs is frozen, so
 /// statements name them.
-#[cfg_attr(not(test), expect(dead_code, reason = "statements name the bytes"))]
 pub const UNFOLDED: [u8; 2] = [5, 6];
 
 /// Where the log goes on behind readings that were kept for calibrations.

@@ -11,7 +11,7 @@ use crate::store::{
     DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, StoreError, StoredSample,
     StoredSnapshot, StoredStream, StoredSwitch,
 };
-use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_bytes, is_folded};
+use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_bytes};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::{Postgres, QueryBuilder, Row};
@@ -211,7 +211,7 @@ async fn slice(
     // The last part is looked up in the statement: partitions between are left out when it runs. Part 0 is always looked into:
     // retention may have moved readings there since the others were looked up.
     let rows = sqlx::query(
-        "SELECT pos, id, ts, \"values\", output FROM samples \
+        "SELECT pos, id, ts, \"values\", get_byte(output, 0) FROM samples \
          WHERE stream_id = $1 AND id > $2 AND pos > $3 \
          AND (part = 0 OR part BETWEEN $4 AND (SELECT last_part FROM streams WHERE id = $1)) ORDER BY id LIMIT $5",
     )
@@ -222,15 +222,16 @@ async fn slice(
     .bind(i64::from(limit))
     .fetch_all(connection)
     .await?;
-    rows.iter().map(logged_reading).collect()
+    Ok(rows.iter().map(logged_reading).collect())
 }
 
-fn logged_reading(row: &PgRow) -> Result<LoggedReading> {
-    let output = decode_output(row.get(4)).map_err(corrupt)?;
-    Ok(LoggedReading {
-        folded: is_folded(&output),
+/// The first byte of the output tells enough; a fold reads many.
+fn logged_reading(row: &PgRow) -> LoggedReading {
+    let first: i32 = row.get(4);
+    LoggedReading {
+        folded: !rows::UNFOLDED.iter().any(|byte| i32::from(*byte) == first),
         ..kept_reading(row)
-    })
+    }
 }
 
 fn kept_reading(row: &PgRow) -> LoggedReading {
@@ -314,7 +315,7 @@ pub async fn newest_folded(readers: &Readers, stream: i64, n: u32) -> Result<Vec
     for (first, last) in readers.parts.spans(0..=u64::MAX, true) {
         let left = n as usize - readings.len();
         let rows = sqlx::query(
-            "SELECT pos, id, ts, \"values\", output FROM samples \
+            "SELECT pos, id, ts, \"values\", get_byte(output, 0) FROM samples \
              WHERE stream_id = $1 AND part BETWEEN $2 AND $3 \
              AND get_byte(output, 0) NOT IN (5, 6) ORDER BY id DESC LIMIT $4",
         )
@@ -325,7 +326,7 @@ pub async fn newest_folded(readers: &Readers, stream: i64, n: u32) -> Result<Vec
         .fetch_all(&mut *reader)
         .await?;
         for row in &rows {
-            readings.push(logged_reading(row)?);
+            readings.push(logged_reading(row));
         }
         if readings.len() == n as usize {
             break;
