@@ -85,6 +85,8 @@ pub mod metric {
     pub const MQTT_CONNECTED: &str = "tidegate_mqtt_connected";
     /// Publishes received and not acknowledged yet.
     pub const MQTT_INFLIGHT: &str = "tidegate_mqtt_inflight";
+    /// Publishes that could not be stored and stay at the broker until the next connection.
+    pub const MQTT_PASSED_OVER: &str = "tidegate_mqtt_passed_over";
     /// Streams with answers that wait to be said to the broker.
     pub const MQTT_OUTBOX: &str = "tidegate_mqtt_outbox";
     /// Answers that were given to the broker's client and have not left.

@@ -256,6 +256,7 @@ async fn on_stream(
         generation: None,
         epoch,
     };
+    let again = send_again(arrival.numbers.seq.is_some());
     let (mut arrivals, mut replies) = (VecDeque::from([arrival]), Vec::new());
     pipeline
         .take(&mut link, &mut arrivals, &mut replies)
@@ -263,20 +264,30 @@ async fn on_stream(
         .map_err(not_taken)?;
     pipeline.hub.device_online(key);
     let prediction = tokio::select! {
-        prediction = committed(&link.outbox, replies, connections.commit_wait) => prediction?,
+        prediction = committed(&link.outbox, replies, connections.commit_wait, again) => prediction?,
         () = site.overdue.cancelled() => {
-            return Err(Problem::later("the server stops before the reading is durable: send it again with the same seq", 2));
+            return Err(Problem::later(format!("the server stops before the reading is durable: {again}"), 2));
         }
     };
     pipeline.rates.predictions(1);
     Ok(prediction)
 }
 
-/// Waits until what was taken is durable.
+/// What to do about a reading that may be stored or not: without a seq a second one would count apart.
+fn send_again(numbered: bool) -> &'static str {
+    if numbered {
+        "send it again with the same seq"
+    } else {
+        "it had no seq, so look whether it is stored before you send it again"
+    }
+}
+
+/// Waits until what was taken is durable; `again` says what to do if that takes too long.
 async fn committed(
     outbox: &Outbox,
     mut replies: Vec<ServerMessage>,
     patience: Duration,
+    again: &str,
 ) -> Result<Prediction, Problem> {
     let mut drained = Drained::default();
     let mut acked = false;
@@ -304,7 +315,7 @@ async fn committed(
     };
     let late = |_| {
         Problem::later(
-            "the reading is taken but not durable yet: send it again with the same seq",
+            format!("the reading is taken but not durable yet: {again}"),
             2,
         )
     };

@@ -116,6 +116,10 @@ struct Door {
     window: Mutex<AckWindow>,
     /// Woken when the window may have something to release.
     moved: Notify,
+    /// Woken when a publish was passed over.
+    passed_over: Notify,
+    /// Woken when the connection is to be ended, so that the broker delivers again.
+    again: Notify,
     receipts: Mutex<Receipts>,
     /// The broker has lost the session, and the receipts of it are still kept.
     session_lost: AtomicBool,
@@ -136,9 +140,14 @@ impl Door {
     /// Changes the window and wakes who releases from it.
     fn settle(&self, change: impl FnOnce(&mut AckWindow)) {
         let mut window = self.window.lock();
+        let before = window.passed_over();
         change(&mut window);
-        let waiting = window.len();
+        let (waiting, passed_over) = (window.len(), window.passed_over());
         drop(window);
+        metrics::gauge!(metric::MQTT_PASSED_OVER).set(passed_over as f64);
+        if passed_over > before {
+            self.passed_over.notify_one();
+        }
         self.status.unacknowledged.store(waiting, Ordering::Relaxed);
         metrics::gauge!(metric::MQTT_INFLIGHT).set(waiting as f64);
         self.moved.notify_one();
@@ -178,6 +187,8 @@ pub fn open(
         status,
         window: Mutex::default(),
         moved: Notify::new(),
+        passed_over: Notify::new(),
+        again: Notify::new(),
         session_lost: AtomicBool::new(false),
         connected: Notify::new(),
         input,

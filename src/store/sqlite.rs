@@ -31,9 +31,12 @@ use std::time::Duration;
 use tidegate_protocol::EndpointName;
 use tidegate_protocol::codec::encode_output;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 /// Connections that read beside the writer.
 const READERS: u32 = 4;
+/// Longest wait for the readers, and then for the writer, when the store closes.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
@@ -283,11 +286,20 @@ impl Store for SqliteStore {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            self.readers.close().await;
-            if let Some(writer) = self.writer.lock().await.take()
-                && let Err(error) = writer.close().await
-            {
-                tracing::warn!(%error, "database did not close cleanly");
+            // A read that does not end must not hold up the stop; SQLite recovers from a file that was not closed.
+            if timeout(FAREWELL, self.readers.close()).await.is_err() {
+                tracing::warn!("database readers did not close in time");
+            }
+            let farewell = async {
+                match self.writer.lock().await.take() {
+                    Some(writer) => writer.close().await,
+                    None => Ok(()),
+                }
+            };
+            match timeout(FAREWELL, farewell).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "database did not close cleanly"),
+                Err(_) => tracing::warn!("database did not close in time"),
             }
         })
     }

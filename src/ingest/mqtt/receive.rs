@@ -1,4 +1,6 @@
 //! The receiving client: hands publishes over to the task that takes them, and acknowledges what is committed.
+//!
+//! A broker delivers again over a new connection only: while publishes are passed over this ends the connection, more seldom each time.
 
 use super::{Door, HANG_UP, MqttStatus, RETRY, hang_up, options, pause, take};
 use crate::config::MqttConfig;
@@ -17,6 +19,9 @@ use tokio_util::task::TaskTracker;
 
 /// A broker that allows fewer messages in flight slows everyone down.
 const LOW_RECEIVE_MAXIMUM: u16 = 100;
+
+/// Between passing a publish over and the connection that brings it again: first and longest.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
 /// A publish and the connection it came over.
 pub(super) struct Received {
@@ -37,6 +42,7 @@ pub(super) fn spawn(door: &Arc<Door>, events: EventLoop, tracker: &TaskTracker) 
     tracker.spawn(poll(Arc::clone(door), events, sender));
     tracker.spawn(take::run(Arc::clone(door), receiver));
     tracker.spawn(acknowledge(Arc::clone(door)));
+    tracker.spawn(ask_again(Arc::clone(door)));
 }
 
 /// Polls the broker until the server has stopped and everything taken is acknowledged.
@@ -48,6 +54,11 @@ async fn poll(door: Arc<Door>, mut events: EventLoop, sender: mpsc::Sender<Recei
         let event = tokio::select! {
             event = events.poll() => event,
             () = door.give_up(connected) => break,
+            () = door.again.notified(), if connected => {
+                connected = false;
+                let_go(&door, &mut events);
+                continue;
+            }
         };
         match event {
             Ok(Event::Incoming(Packet::ConnAck(connack))) => {
@@ -68,17 +79,52 @@ async fn poll(door: Arc<Door>, mut events: EventLoop, sender: mpsc::Sender<Recei
             Err(error) => {
                 note_loss(&door, &error, wait);
                 connected = false;
-                door.status.set(receiving, false);
-                // Acknowledgements of what came before must not meet the next connection: nothing is released
-                // until it is there, and what was released meanwhile goes.
-                door.settle(|window| window.reconnected());
-                events.clean();
-                metrics::counter!(metric::MQTT_RECONNECTS).increment(1);
+                let_go(&door, &mut events);
                 pause(&mut wait, &door.stopping.stop).await;
             }
         }
     }
     door.settle(|window| window.reconnected());
+}
+
+/// Leaves a connection behind, or what is left of it.
+fn let_go(door: &Door, events: &mut EventLoop) {
+    door.status.set(|status| &status.receiving, false);
+    // Acknowledgements of what came before must not meet the next connection: nothing is released
+    // until it is there, and what was released meanwhile goes.
+    door.settle(|window| window.reconnected());
+    events.clean();
+    metrics::counter!(metric::MQTT_RECONNECTS).increment(1);
+}
+
+/// Has the connection ended a while after a publish was passed over.
+async fn ask_again(door: Arc<Door>) {
+    let stop = &door.stopping.stop;
+    let mut wait = AGAIN.0;
+    loop {
+        let quiet = 2 * AGAIN.1;
+        let passed = tokio::select! {
+            passed = tokio::time::timeout(quiet, door.passed_over.notified()) => passed.is_ok(),
+            () = stop.cancelled() => return,
+        };
+        if !passed {
+            wait = AGAIN.0;
+            continue;
+        }
+        // Elapsed means the wait is over; otherwise the server stops.
+        if tokio::time::timeout(wait, stop.cancelled()).await.is_ok() {
+            return;
+        }
+        wait = (wait * 2).min(AGAIN.1);
+        let publishes = door.window.lock().passed_over();
+        if publishes > 0 {
+            tracing::warn!(
+                publishes,
+                "the broker is asked to deliver again what could not be stored"
+            );
+            door.again.notify_one();
+        }
+    }
 }
 
 /// Once a loss, not once a try.
@@ -165,13 +211,15 @@ async fn acknowledge(door: Arc<Door>) {
 
 fn release(door: &Door) {
     let mut window = door.window.lock();
-    while let Some(publish) = window.due() {
+    while let Some((number, publish)) = window.due() {
         let needs_none = publish.qos == QoS::AtMostOnce;
+        let packet = publish.pkid;
         // A full queue: what leaves it wakes us again, and a connection that is lost drops what is due.
         if door.input.try_ack(publish).is_err() {
             return;
         }
         window.release();
+        door.receipts.lock().acknowledged(packet, number);
         if needs_none {
             window.left();
         }

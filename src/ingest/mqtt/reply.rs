@@ -140,12 +140,6 @@ async fn say_all(door: Arc<Door>, mut outboxes: mpsc::Receiver<Arc<Outbox>>) {
 
 /// Publishes whose answers were said may be acknowledged.
 fn settle(door: &Door, drained: &mut Drained) {
-    let mut receipts = door.receipts.lock();
-    drained
-        .abandoned
-        .iter()
-        .for_each(|number| receipts.forget(*number));
-    drop(receipts);
     door.settle(|window| {
         drained
             .receipts

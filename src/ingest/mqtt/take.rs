@@ -9,7 +9,8 @@ use super::{Door, publish, reply};
 use crate::inference::ServedEndpoint;
 use crate::pipeline::{Arrival, Link, LoadSessionError, Receipt, TakeError};
 use crate::push::Outbox;
-use crate::session::OpenError;
+use crate::session::{OpenError, SessionCell};
+use crate::store::StoreError;
 use crate::stream::{PublishMark, PublishRef, StreamKey};
 use crate::telemetry::metric;
 use rumqttc::v5::mqttbytes::QoS;
@@ -52,8 +53,24 @@ struct Incoming {
     arrivals: VecDeque<Arrival>,
     /// What its rows are marked with, if they are.
     marked: Option<Arc<PublishRef>>,
+    /// The session that took what is gone from `arrivals`.
+    taker: Option<Arc<SessionCell>>,
     /// Its number in the window.
     number: u64,
+}
+
+impl Incoming {
+    /// Whether what was taken of it was lost with an earlier session than `now`.
+    fn is_lost(&self, now: &Arc<SessionCell>) -> bool {
+        let taker = self.taker.as_ref();
+        taker.is_some_and(|taker| !Arc::ptr_eq(taker, now) && has_lost(taker))
+    }
+}
+
+/// Whether a session left memory with rows that will never be stored: it was stopped.
+fn has_lost(session: &SessionCell) -> bool {
+    let session = session.lock();
+    session.retired && session.marks.pos > session.committed.pos
 }
 
 /// Takes what `receiver` hands over until the server stops.
@@ -171,22 +188,30 @@ impl Streams {
             served,
             arrivals,
             marked: None,
+            taker: None,
             number,
         };
-        self.mark(publish, &mut incoming);
+        self.mark(publish, &mut incoming).await?;
         self.take_all(incoming).await
     }
 
     /// Leaves out what was taken before, and marks the rest so that it is known if it comes again.
-    fn mark(&self, publish: &Publish, incoming: &mut Incoming) {
+    async fn mark(&self, publish: &Publish, incoming: &mut Incoming) -> Result<(), Stopped> {
         let arrivals = &mut incoming.arrivals;
         let total = arrivals.len();
         if publish.qos != QoS::AtMostOnce && !publish::is_numbered(arrivals) {
             let hash = publish::hash(publish);
-            let mut receipts = self.door.receipts.lock();
-            let (marked, before) = receipts.open(publish.pkid, hash, publish.dup, incoming.number);
-            arrivals.drain(..total.min(before as usize));
-            incoming.marked = Some(marked);
+            let mut opened =
+                self.door
+                    .receipts
+                    .lock()
+                    .open(publish.pkid, hash, publish.dup, incoming.number);
+            if opened.taker.take_if(|taker| has_lost(taker)).is_some() {
+                opened.taken = self.stored(&opened.publish).await?;
+            }
+            arrivals.drain(..total.min(opened.taken as usize));
+            incoming.taker = opened.taker;
+            incoming.marked = Some(opened.publish);
         }
         let left = arrivals.len();
         for (index, arrival) in arrivals.iter_mut().enumerate() {
@@ -197,6 +222,25 @@ impl Streams {
             });
             let number = (index + 1 == left).then_some(incoming.number);
             arrival.receipt = Some(Receipt { number, mark });
+        }
+        Ok(())
+    }
+
+    /// How far a publish is stored whose other rows were lost: nothing of it is on its way any more.
+    async fn stored(&self, publish: &PublishRef) -> Result<u32, Stopped> {
+        loop {
+            match self.door.pipeline.store.receipts(&publish.client).await {
+                Ok(known) => {
+                    let is_it = |mark: &&PublishMark| mark.publish.place == publish.place;
+                    let taken = known.marks.iter().find(is_it).map_or(0, |mark| mark.taken);
+                    self.door.receipts.lock().stored(publish, taken);
+                    return Ok(taken);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "readings wait: how far a publish is stored is not known");
+                    self.wait().await?;
+                }
+            }
         }
     }
 
@@ -213,17 +257,18 @@ impl Streams {
                     self.wait().await?;
                     continue;
                 }
-                Linked::Never => {
-                    self.door.settle(|window| window.abandon(incoming.number));
-                    return Ok(());
-                }
+                Linked::Never => return self.pass_over(&incoming),
             }
             let Some(link) = self.links.get_mut(&incoming.key) else {
                 continue;
             };
+            if incoming.is_lost(&link.session) {
+                return self.pass_over(&incoming);
+            }
             // A stream that another door moved on: readings without an epoch follow it.
             link.epoch = link.epoch.max(link.session.lock().marks.epoch);
             let pipeline = &self.door.pipeline;
+            let before = incoming.arrivals.len();
             let taken = if came_again {
                 pipeline.confirm(link, incoming.number)
             } else {
@@ -236,12 +281,19 @@ impl Streams {
             };
             pipeline.rates.predictions(replies.len());
             replies.drain(..).for_each(|reply| link.outbox.say(reply));
-            self.remember(&incoming);
+            if incoming.arrivals.len() < before {
+                incoming.taker = Some(Arc::clone(&link.session));
+                self.remember(&incoming);
+            }
             match taken {
                 Ok(()) => return Ok(()),
                 Err(TakeError::Stopping) => return Err(Stopped),
                 // The next round opens it again.
                 Err(TakeError::Retired | TakeError::TakenOver) => {}
+                Err(TakeError::Store(error @ StoreError::Corrupt(_))) => {
+                    tracing::error!(stream = %incoming.key, %error, "a number cannot be looked up: its publish stays at the broker");
+                    return self.pass_over(&incoming);
+                }
                 Err(TakeError::Overloaded | TakeError::Full(_) | TakeError::Store(_)) => {
                     self.wait().await?;
                 }
@@ -249,9 +301,15 @@ impl Streams {
         }
     }
 
+    /// Leaves a publish to the broker, which delivers it again over a new connection.
+    fn pass_over(&self, incoming: &Incoming) -> Result<(), Stopped> {
+        self.door.settle(|window| window.abandon(incoming.number));
+        Ok(())
+    }
+
     /// Notes how far a publish is taken.
     fn remember(&self, incoming: &Incoming) {
-        let Some(publish) = &incoming.marked else {
+        let (Some(publish), Some(taker)) = (&incoming.marked, &incoming.taker) else {
             return;
         };
         let next = incoming
@@ -262,7 +320,7 @@ impl Streams {
             Some(mark) => mark.taken - 1,
             None => u32::MAX,
         };
-        self.door.receipts.lock().taken(publish, taken);
+        self.door.receipts.lock().taken(publish, taken, taker);
     }
 
     /// Opens the stream, or opens it again under its outbox when its session has left memory.
@@ -295,7 +353,11 @@ impl Streams {
                 self.links.insert(key.clone(), link);
                 Linked::Open
             }
-            Err(error @ OpenError::Load(LoadSessionError::Resume(..))) => {
+            Err(
+                error @ OpenError::Load(
+                    LoadSessionError::Resume(..) | LoadSessionError::Store(StoreError::Corrupt(_)),
+                ),
+            ) => {
                 tracing::error!(stream = %key, %error, "a stream cannot be brought back: its readings stay at the broker");
                 Linked::Never
             }

@@ -1,7 +1,8 @@
 //! Publishes that were received and are not acknowledged yet, in arrival order. Pure.
 //!
 //! Numbers each publish. A publish is released when it and all before it are done; those of an earlier connection are
-//! dropped instead, because their packet ids name other messages there. What was released counts until it has left.
+//! dropped instead, because their packet ids name other messages there. What was released counts until it has left. Counts the publishes
+//! of this connection that were passed over: the broker holds them, and delivers them again over the next one.
 
 use std::collections::VecDeque;
 
@@ -13,6 +14,7 @@ pub struct AckWindow<P = rumqttc::v5::mqttbytes::v5::Publish> {
     waiting: VecDeque<Waiting<P>>,
     /// Acknowledgements that were released and have not left.
     leaving: usize,
+    passed_over: usize,
 }
 
 #[derive(Debug)]
@@ -30,6 +32,7 @@ impl<P> Default for AckWindow<P> {
             first: 0,
             waiting: VecDeque::new(),
             leaving: 0,
+            passed_over: 0,
         }
     }
 }
@@ -39,6 +42,7 @@ impl<P> AckWindow<P> {
     pub fn reconnected(&mut self) {
         self.generation += 1;
         self.leaving = 0;
+        self.passed_over = 0;
     }
 
     /// The current connection.
@@ -64,11 +68,20 @@ impl<P> AckWindow<P> {
         }
     }
 
-    /// Publish `number` will not be committed: it is passed over, and the broker delivers it again.
+    /// Publish `number` will not be committed: it is passed over, and the broker delivers it again over the next connection.
     pub fn abandon(&mut self, number: u64) {
-        if let Some(waiting) = self.find(number) {
-            waiting.abandoned = true;
+        let generation = self.generation;
+        if let Some(waiting) = self.find(number)
+            && !std::mem::replace(&mut waiting.abandoned, true)
+            && waiting.generation == generation
+        {
+            self.passed_over += 1;
         }
+    }
+
+    /// Publishes of this connection that the broker holds and that are passed over.
+    pub fn passed_over(&self) -> usize {
+        self.passed_over
     }
 
     fn find(&mut self, number: u64) -> Option<&mut Waiting<P>> {
@@ -76,15 +89,15 @@ impl<P> AckWindow<P> {
         self.waiting.get_mut(place)
     }
 
-    /// The next publish to acknowledge, if the oldest is done. It stays until it is released.
-    pub fn due(&mut self) -> Option<&P> {
+    /// The next publish to acknowledge and its number, if the oldest is done. It stays until it is released.
+    pub fn due(&mut self) -> Option<(u64, &P)> {
         let generation = self.generation;
         let is_stale = |front: &Waiting<P>| front.generation != generation || front.abandoned;
         while self.waiting.pop_front_if(|front| is_stale(front)).is_some() {
             self.first += 1;
         }
         let front = self.waiting.front()?;
-        front.done.then_some(&front.publish)
+        front.done.then_some((self.first, &front.publish))
     }
 
     /// The publish that was due is on its way to be acknowledged.
@@ -112,7 +125,8 @@ mod tests {
 
     fn release_all(window: &mut AckWindow<&'static str>) -> Vec<&'static str> {
         let next = || {
-            let publish = *window.due()?;
+            let (_, publish) = window.due()?;
+            let publish = *publish;
             window.release();
             Some(publish)
         };
@@ -152,8 +166,8 @@ mod tests {
         let only = window.push("only", 0);
         assert_eq!(window.due(), None);
         window.done(only);
-        assert_eq!(window.due(), Some(&"only"));
-        assert_eq!(window.due(), Some(&"only"));
+        assert_eq!(window.due(), Some((only, &"only")));
+        assert_eq!(window.due(), Some((only, &"only")));
         window.release();
         assert_eq!(window.due(), None);
     }
@@ -176,6 +190,18 @@ mod tests {
         window.done(next);
         window.abandon(lost);
         assert_eq!(release_all(&mut window), ["next"]);
+    }
+
+    #[test]
+    fn publishes_that_are_passed_over_count_until_the_next_connection() {
+        let mut window = AckWindow::default();
+        let [old, lost] = ["old", "lost"].map(|publish| window.push(publish, 0));
+        window.abandon(lost);
+        window.abandon(lost);
+        assert_eq!(window.passed_over(), 1);
+        window.reconnected();
+        window.abandon(old);
+        assert_eq!(window.passed_over(), 0, "the broker delivers it again");
     }
 
     #[test]

@@ -199,3 +199,39 @@ async fn a_publish_of_another_session_is_never_taken_for_one_of_before() {
     stored(server.addr(), 8).await;
     assert!(server.stop().await, "something was not acknowledged");
 }
+
+/// The store refuses rows of a publish that is partly stored: the broker is asked to deliver it again, and each reading is stored once.
+#[tokio::test]
+async fn a_publish_whose_rows_the_store_refused_comes_again_and_is_stored_once() {
+    let broker = Broker::start().await;
+    let server = server_at(broker.addr()).await;
+    let mut database = Intruder::open(&server.data_dir()).await;
+    let mut peer = broker.peer().await;
+    subscribed(&mut peer).await;
+    numbered_as(&mut peer, 0).await;
+    // The first readings of a publish may be stored, those behind them are not.
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON samples WHEN NEW.seq > 100 \
+                  BEGIN INSERT INTO consumers (name, sample_id) VALUES ('twice', 0), ('twice', 1); END";
+    database.texts(refuse).await;
+    let batch = DeviceMessage::Batch((0..300).map(|_| bare()).collect());
+    peer.publish("rig-1", Codec::Json, batch.to_bytes(Codec::Json))
+        .await;
+    eventually("the stopped stream", || async {
+        let metrics = request(server.addr(), "GET", "/metrics", None).await.body;
+        metrics.contains("\ntidegate_mqtt_passed_over 1\n")
+    })
+    .await;
+    database.texts("DROP TRIGGER refuse").await;
+    let count = "SELECT CAST(count(*) || ':' || max(seq) AS TEXT) FROM samples";
+    let rig = format!("{count} WHERE stream_id = (SELECT id FROM streams WHERE device = 'rig-1')");
+    let dir = server.data_dir();
+    eventually("all of it stored once", async || {
+        let mut database = Intruder::open(&dir).await;
+        database.texts(&rig).await == ["301:300"]
+    })
+    .await;
+    for seq in 301..301 + 2 * u64::from(FEW) {
+        numbered_as(&mut peer, seq).await;
+    }
+    assert!(server.stop().await, "something was not acknowledged");
+}
