@@ -2,9 +2,10 @@
 //!
 //! It shells out to cargo, npm and apt-get and owns nothing but the order of things. It depends on
 //! no other crate of the workspace, so it compiles in seconds and works while the rest does not.
-//! Commands that end in a program of ours (`demo`, `skab`, `bench`, `train`) become that program:
+//! Commands that end in a program of ours (`demo`, `skab`, `train`) become that program:
 //! signals and the exit code are its own.
 
+mod bench;
 mod ledger;
 mod page;
 mod shell;
@@ -24,7 +25,7 @@ Commands:
   test    Install what is missing, then run everything that CI runs
   demo    Build what is missing, page included, and run the demo
   skab    Stream the SKAB pump files through a live server and score the detectors
-  bench   Measure the road beside a bare echo server
+  bench   Measure speed and memory, and print figures beside their targets
   ledger  Play seeds of faults against the real server and compare the books
   page    Build the live page into ui/dist
   train   Train the autoencoder on simulated rigs
@@ -75,14 +76,6 @@ Usage: cargo xtask skab DIR [-- ARGS]
 DIR holds valve1-0.csv, valve1-1.csv, ...; prints F1, false alarms and missed alarms per detector.
 ";
 
-const BENCH_HELP: &str = "\
-Measure the road beside a bare echo server, printed as ratios
-
-Usage: cargo xtask bench [-- ARGS]
-
-ARGS go to the benchmark `road`.
-";
-
 const PAGE_HELP: &str = "\
 Build the live page into ui/dist
 
@@ -123,7 +116,7 @@ fn run(args: &[String]) -> Result<()> {
         "test" => steps::run(&steps::Options::parse(rest)?),
         "demo" => demo(rest),
         "skab" => skab(rest),
-        "bench" => bench(rest),
+        "bench" => bench::run(rest),
         "ledger" => ledger::run(rest),
         "page" => page::build(),
         "train" => train(rest),
@@ -145,7 +138,7 @@ fn print_help(command: &str) -> Result<()> {
         "test" => TEST_HELP,
         "demo" => DEMO_HELP,
         "skab" => SKAB_HELP,
-        "bench" => BENCH_HELP,
+        "bench" => bench::HELP,
         "ledger" => ledger::HELP,
         "page" => PAGE_HELP,
         "train" => TRAIN_HELP,
@@ -167,10 +160,6 @@ fn skab(args: &[String]) -> Result<()> {
     };
     let program_args = [std::slice::from_ref(dir), forwarded(rest)].concat();
     shell::become_cargo("run", &["--release", "--example", "skab"], &program_args)
-}
-
-fn bench(args: &[String]) -> Result<()> {
-    shell::become_cargo("bench", &["--bench", "road"], forwarded(args))
 }
 
 fn train(args: &[String]) -> Result<()> {

@@ -1,9 +1,10 @@
 //! Running other programs: from the repository root, output untouched, failures named.
 //!
-//! Nothing here captures the output of a step: what cargo and npm print reaches the terminal as they
+//! Nothing here withholds the output of a step: what cargo and npm print reaches the terminal as they
 //! print it, cargo test's closing lines included.
 
 use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -52,6 +53,30 @@ pub fn run(command: &mut Command) -> Result<()> {
         bail!("`{line}` failed ({status})");
     }
     Ok(())
+}
+
+/// Like [`run`], and returns the lines of standard output that `pick` takes; each is printed as it comes.
+pub fn run_picking(command: &mut Command, pick: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let line = line_of(command);
+    println!("$ {line}");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    let mut picked = Vec::new();
+    let output = child.stdout.take().expect("standard output is piped");
+    for said in BufReader::new(output).lines() {
+        let said = said.with_context(|| format!("reading from `{line}`"))?;
+        println!("{said}");
+        if pick(&said) {
+            picked.push(said);
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("`{line}` failed ({status})");
+    }
+    Ok(picked)
 }
 
 /// Whether a command runs and exits with 0; its output is thrown away.
@@ -137,6 +162,13 @@ mod tests {
             error.to_string().contains("`false wrong` failed"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn picked_lines_come_back_in_their_order() {
+        let mut printf = command("printf");
+        let lines = run_picking(printf.arg("| a\nb\n| c"), |line| line.starts_with('|'));
+        assert_eq!(lines.expect("`printf` exits with 0"), ["| a", "| c"]);
     }
 
     #[test]
