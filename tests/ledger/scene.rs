@@ -293,7 +293,8 @@ impl Scene {
             status.and_then(|status| status.code()) == Some(1) && self.server.said_what_it_left()
         };
         let bad_weather = *self.phase.borrow() != Phase::Settle;
-        if !is_clean && !(bad_weather && is_told()) {
+        let is_honest = is_clean || (bad_weather && is_told());
+        if !is_honest {
             self.found
                 .add(Kind::Rule, format!("stop {when}: {status:?}"));
         }
