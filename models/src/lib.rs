@@ -6,7 +6,7 @@
 //!
 //! A tour, in reading order: [`layout`] (what a state is made of), [`output`] (what a model answers), [`manifest`] (what is
 //! written beside an artifact), [`load`] (a folder becomes a [`Zoo`] of [`Version`]s, checked and hashed), [`golden`] (the
-//! recorded runs a version must reproduce), [`numerics`] (the only arithmetic a step may use), [`mewma`] (the first detector),
+//! recorded runs a version must reproduce), [`numerics`] (the only arithmetic a step may use), [`network`] (rows in, rows out), [`mewma`] (the first detector),
 //! [`autoencoder`] (the neural one), [`rig`] (the simulated rig it is trained on).
 
 pub mod autoencoder;
@@ -15,6 +15,7 @@ pub mod layout;
 pub mod load;
 pub mod manifest;
 pub mod mewma;
+pub mod network;
 pub mod numerics;
 pub mod output;
 pub mod rig;
@@ -26,6 +27,7 @@ pub use load::{Endpoint, LoadError, Zoo};
 pub use manifest::{
     Architecture, EndpointManifest, Feature, ModelManifest, Preprocessing, Task, Training,
 };
+pub use network::{Network, Port, PortKind};
 pub use output::Output;
 pub use version::Version;
 
