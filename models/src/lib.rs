@@ -6,11 +6,13 @@
 //!
 //! A tour, in reading order: [`layout`] (what a state is made of), [`output`] (what a model answers), [`manifest`] (what is
 //! written beside an artifact), [`load`] (a folder becomes a [`Zoo`] of [`Version`]s, checked and hashed), [`golden`] (the
-//! recorded runs a version must reproduce), [`numerics`] (the only arithmetic a step may use), [`network`] (rows in, rows out), [`mewma`] (the first detector),
+//! recorded runs a version must reproduce), [`numerics`] (the only arithmetic a step may use), [`kernels`] (the fused steps made of it), [`network`] (rows in, rows out),
+//! [`mewma`] (the first detector),
 //! [`autoencoder`] (the neural one), [`rig`] (the simulated rig it is trained on).
 
 pub mod autoencoder;
 pub mod golden;
+pub mod kernels;
 pub mod layout;
 pub mod load;
 pub mod manifest;
