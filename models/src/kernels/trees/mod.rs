@@ -181,8 +181,10 @@ impl Forest {
             let value = f64::from(value);
             *sum = match self.aggregate {
                 Aggregate::Sum | Aggregate::Mean => *sum + value,
-                Aggregate::Min => sum.min(value),
-                Aggregate::Max => sum.max(value),
+                // Not `min` and `max`: of 0 and -0 they may give either.
+                Aggregate::Min if value < *sum => value,
+                Aggregate::Max if value > *sum => value,
+                Aggregate::Min | Aggregate::Max => *sum,
             };
         };
         if tree.target == EVERY_TARGET {
