@@ -279,12 +279,24 @@ fn accumulate_lanes<const N: usize>(
 #[inline(always)]
 pub(crate) fn dispatch(work: impl FnOnce()) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && !is_portable() {
         // SAFETY: both features were just seen on this machine.
         unsafe { with_avx2(work) };
         return;
     }
     work();
+}
+
+/// Tests choose the portable build of a whole step by [`tests::portable`].
+#[cfg(all(target_arch = "x86_64", not(test)))]
+#[inline(always)]
+fn is_portable() -> bool {
+    false
+}
+
+#[cfg(all(target_arch = "x86_64", test))]
+fn is_portable() -> bool {
+    tests::PORTABLE.get()
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -294,8 +306,20 @@ fn with_avx2(work: impl FnOnce()) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    thread_local! {
+        pub(super) static PORTABLE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+
+    /// Runs `work` on the portable build on this thread.
+    pub(crate) fn portable<T>(work: impl FnOnce() -> T) -> T {
+        PORTABLE.set(true);
+        let result = work();
+        PORTABLE.set(false);
+        result
+    }
 
     /// The distance in units of the last place of the right answer.
     fn ulps(got: f32, exact: f64) -> f64 {
