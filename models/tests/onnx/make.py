@@ -45,16 +45,21 @@ def strip(model):
         del value.metadata_props[:]
 
 
+def short(value):
+    """As few digits as tell the float apart."""
+    return float(str(np.float32(value)))
+
+
 def answer(value, row):
     """One row's numbers or labels of an output, as JSON."""
     if isinstance(value, list):  # ZipMap: a list of dicts
-        return [float(v) for v in value[row].values()]
+        return [short(v) for v in value[row].values()]
     part = np.asarray(value)
     part = part.reshape(1, -1)[0] if part.ndim == 0 else part
     flat = np.ravel(part)
     if flat.dtype.kind in "OUS":
         return [str(v) for v in flat]
-    return [v.item() for v in flat]
+    return [v.item() if v.dtype.kind in "ib" else short(v) for v in flat]
 
 
 def add(name, model, rows, *, feed=None, **options):
@@ -79,7 +84,7 @@ def add(name, model, rows, *, feed=None, **options):
         for o in outputs:
             answers[o].append(answer(got[o], 0))
     (HERE / f"{name}.onnx").write_bytes(model.SerializeToString())
-    CASES.append({"name": name, "rows": [[float(v) for v in r.ravel()] for r in rows], "outputs": answers, **options})
+    CASES.append({"name": name, "rows": [[short(v) for v in r.ravel()] for r in rows], "outputs": answers, **options})
 
 
 def sklearn_cases():
@@ -362,7 +367,7 @@ def hand_cases():
     for text, base, weights, ids, transform in [
         ("binary-positive", [], [0.2, 0.9, 0.4], [0, 0, 0], "NONE"), ("binary-mixed", [], [-0.7, 0.9, -0.4], [0, 0, 0], "LOGISTIC"),
         ("binary-mixed-plain", [0.1], [-0.7, 0.9, -0.4], [0, 0, 0], "NONE"), ("binary-one", [0.3], [0.2, 0.4, 0.1], [1, 1, 1], "LOGISTIC"),
-        ("binary-both", [0.3, 0.1], [0.2, -0.9, 0.4], [0, 1, 0], "SOFTMAX"), ("binary-two-base", [0.3, -0.2], [0.2, 0.9, -0.4], [0, 0, 0], "LOGISTIC"),
+        ("binary-both", [], [0.2, 0.8, -0.9, 0.1, 0.4, -0.3], [0, 1] * 3, "SOFTMAX"), ("binary-both-base", [0.3, 0.1], [0.2, 0.8, -0.9, 0.1, 0.4, -0.3], [0, 1] * 3, "LOGISTIC"), ("binary-one-two-base", [0.3, 0.1], [0.2, 0.4, 0.1], [1, 1, 1], "NONE"), ("binary-two-base", [0.3, -0.2], [0.2, 0.9, -0.4], [0, 0, 0], "LOGISTIC"),
         ("binary-positive-logistic", [], [0.2, 0.9, 0.4], [0, 0, 0], "LOGISTIC"), ("binary-softmax", [], [-0.7, 0.9, -0.4], [0, 0, 0], "SOFTMAX"),
     ]:
         tree_case(n, f"hand-tree-{text}", base, weights, ids, transform, rows)
@@ -393,8 +398,8 @@ def tree_nodes():
 
 def tree_case(n, name, base, weights, ids, transform, rows):
     more = {"base_values": base} if base else {}
-    node = n("TreeEnsembleClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", **tree_nodes(), **more, class_treeids=[0, 0, 0], class_nodeids=[1, 3, 4], class_ids=ids,
-        class_weights=weights, classlabels_int64s=[3, 5], post_transform=transform)
+    node = n("TreeEnsembleClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", **tree_nodes(), **more, class_treeids=[0] * len(ids), class_nodeids=[1, 3, 4] if len(ids) == 3 else [1, 1, 3, 3, 4, 4], class_ids=ids,
+        class_weights=weights, classlabels_int64s=[0, 1] if "both" in name else [3, 5], post_transform=transform)
     node_case(name, [node], rows, outputs=("label", "y"), types={"label": TensorProto.INT64, "y": TensorProto.FLOAT})
 
 

@@ -69,9 +69,8 @@ pub(in super::super) fn layer(
     Ok(out)
 }
 
-/// The shapes of a product: batches, rows, terms of a sum, columns.
+/// The shapes of a product: rows, terms of a sum, columns.
 struct Product {
-    batch: Vec<usize>,
     rows: usize,
     terms: usize,
     columns: usize,
@@ -116,7 +115,6 @@ impl Product {
             rows: last_a[0],
             terms: last_a[1],
             columns: last_b[1],
-            batch,
             shape,
         })
     }

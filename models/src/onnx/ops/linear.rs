@@ -128,9 +128,13 @@ impl Rule {
         if !single && targets != labels.len() {
             return Err(format!("{targets} intercepts for {} classes", labels.len()));
         }
+        let transform = Transform::of(node)?;
+        if single && transform == Transform::Probit {
+            return Err("post_transform PROBIT of a single score is not supported".to_owned());
+        }
         Ok(Self {
             targets,
-            transform: Transform::of(node)?,
+            transform,
             single,
         })
     }

@@ -94,12 +94,12 @@ fn probit(p: f64, functions: Functions) -> f64 {
     std::f64::consts::SQRT_2 * if x < 0.0 { -root } else { root }
 }
 
-/// How the one score of two classes becomes two.
+/// How the one score of two classes becomes two; under `LOGISTIC` always the logistic of `-s` and `s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Second {
     /// A probability: `1 - s` and `s`.
     Rest,
-    /// A margin: `-s` and `s`, or the logistic of both.
+    /// A margin: `-s` and `s`.
     Opposite,
 }
 
@@ -112,11 +112,11 @@ pub(super) fn second_of(
 ) {
     let score = pair[0];
     *pair = match (second, transform) {
-        (Second::Rest, _) => [1.0 - score, score],
-        (Second::Opposite, Transform::Logistic) => {
+        (_, Transform::Logistic) => {
             let of = |x: f32| logistic(f64::from(x), functions) as f32;
             [of(-score), of(score)]
         }
+        (Second::Rest, _) => [1.0 - score, score],
         (Second::Opposite, _) => [-score, score],
     };
 }

@@ -11,6 +11,7 @@ use super::scores::{
     row_width, second_of,
 };
 use super::{Op, noted};
+use crate::numerics;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -71,7 +72,15 @@ impl Kernel {
     }
 
     /// Fills `out`, one number a support vector.
-    fn fill(&self, x: &[f32], out: &mut [f32], functions: Functions, power: fn(f32, f32) -> f32) {
+    fn fill(&self, x: &[f32], out: &mut [f32], functions: Functions, power: Power) {
+        numerics::dispatch(
+            #[inline(always)]
+            || self.fill_body(x, out, functions, power),
+        );
+    }
+
+    #[inline(always)]
+    fn fill_body(&self, x: &[f32], out: &mut [f32], functions: Functions, power: Power) {
         for (out, vector) in out.iter_mut().zip(self.vectors.chunks_exact(self.features)) {
             let pairs = x.iter().zip(vector);
             if self.kind == Kind::Rbf {
@@ -93,6 +102,9 @@ impl Kernel {
         }
     }
 }
+
+/// `x` to the `y`.
+type Power = fn(f32, f32) -> f32;
 
 fn library_power(x: f32, y: f32) -> f32 {
     f64::from(x).powf(f64::from(y)) as f32

@@ -10,8 +10,7 @@ use super::super::tensor::Tensor;
 use super::super::value::{Builder, Step, Value, arena_input, arg};
 use super::linear::{classes, floats};
 use super::scores::{
-    EXACT, FIXED, Functions, Second, Transform, class_labels, label_tensor, largest, row_width,
-    second_of,
+    EXACT, FIXED, Functions, Second, Transform, class_labels, label_tensor, row_width, second_of,
 };
 use super::{Op, noted};
 use crate::kernels::trees::{self, Aggregate, Forest, MAX_TARGETS, Mode};
@@ -205,7 +204,7 @@ impl Ensemble {
         // Leaves lie behind the branches. Each reference to one is a leaf of its own: leaves may be shared.
         let mut nodes: Vec<trees::Node> = Vec::with_capacity(branches * 2 + 1);
         nodes.resize(branches, trees::Node::Leaf(Vec::new()));
-        let mut way = |nodes: &mut Vec<trees::Node>, to: i64, leaf: bool| {
+        let way = |nodes: &mut Vec<trees::Node>, to: i64, leaf: bool| {
             let to = index(to, "a way")?;
             if !leaf {
                 return Ok(to);
@@ -531,10 +530,14 @@ impl Rule {
                 ensemble.base.len()
             ));
         }
+        let transform = Transform::of(node)?;
+        if classes == 2 && !spoken[1] && transform == Transform::Probit {
+            return Err("post_transform PROBIT of a single score is not supported".to_owned());
+        }
         Ok(Self {
             classes,
             base: ensemble.base.clone(),
-            transform: Transform::of(node)?,
+            transform,
             binary: classes == 2 && spoken.iter().filter(|spoken| **spoken).count() == 1,
             spoken,
             positive: !negative,
@@ -564,46 +567,33 @@ impl Rule {
         label.unwrap_or(0)
     }
 
+    /// As ONNX Runtime: a class that no leaf speaks of scores 0, and a single score becomes two.
     fn finish_two(&self, pair: &mut [f32; 2], functions: Functions) -> usize {
         let second = self.spoken[1];
-        let mut single = !second;
         match self.base.as_slice() {
             [_, base] if second => {
-                // ONNX Runtime: the first base value is not used.
+                // The first base value is not used.
                 let score = base + pair[0];
                 *pair = [-score, score];
             }
-            [first, base] => {
-                *pair = [pair[0] + first, pair[1] + base];
-                single = false;
-            }
-            [base] => pair[0] += base,
-            _ => {}
+            [base, ..] => pair[0] += base,
+            [] => {}
         }
         let weight = if second { pair[1] } else { pair[0] };
-        let threshold = if self.binary && self.positive {
-            0.5
+        let likely = self.binary && self.positive;
+        let label = usize::from(weight > if likely { 0.5 } else { 0.0 });
+        if second || self.base.len() == 2 {
+            for (score, spoken) in pair.iter_mut().zip(&self.spoken) {
+                *score = if *spoken { *score } else { 0.0 };
+            }
+            self.transform.apply(pair, functions);
         } else {
-            0.0
-        };
-        let label = if self.binary || second {
-            usize::from(weight > threshold)
-        } else {
-            usize::from(weight > 0.0)
-        };
-        if single {
-            let kind = if self.binary && self.positive {
+            let kind = if likely {
                 Second::Rest
             } else {
                 Second::Opposite
             };
-            if self.transform == Transform::Probit {
-                self.transform.apply(&mut pair[..1], functions);
-            } else {
-                second_of(pair, kind, self.transform, functions);
-            }
-        } else {
-            self.transform.apply(pair, functions);
+            second_of(pair, kind, self.transform, functions);
         }
         label
     }
