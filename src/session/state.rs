@@ -22,15 +22,24 @@ pub enum Known {
     Refusal(Arc<RefusalRow>),
 }
 
-/// A door through which a pending reading came again; it hears of the commit too.
+/// A door that waits for the commit of a row which is not its own.
 #[derive(Debug)]
 pub struct Witness {
     /// Position of the row.
     pub pos: u64,
     /// The door.
     pub outbox: Arc<Outbox>,
-    /// The publish that it came in again (MQTT).
-    pub receipt: Option<u64>,
+    /// What it hears.
+    pub hears: Hears,
+}
+
+/// What a [`Witness`] hears when its row is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hears {
+    /// What became of the row: the same reading came through this door again.
+    Row,
+    /// That this publish holds nothing which is not durable (MQTT).
+    Publish(u64),
 }
 
 /// A reading that passed its endpoint's schema.
@@ -329,13 +338,15 @@ impl Session {
         self.reopen = true;
     }
 
-    /// Lets `witness` hear of a pending row's commit; false when too many wait already.
-    pub fn watch(&mut self, witness: Witness) -> bool {
-        let room = self.witnesses.len() < self.max_repeats;
-        if room {
-            self.witnesses.push(witness);
+    /// Lets all of `witnesses` hear of pending rows' commits; false, and none does, when too many wait already.
+    pub fn watch(&mut self, witnesses: impl IntoIterator<Item = Witness>) -> bool {
+        let before = self.witnesses.len();
+        self.witnesses.extend(witnesses);
+        let fits = self.witnesses.len() <= self.max_repeats;
+        if !fits {
+            self.witnesses.truncate(before);
         }
-        room
+        fits
     }
 
     /// The stream is stopped, nothing of it is on its way any more: returns who waited for its commits.
