@@ -117,7 +117,7 @@ impl Pipeline {
         mut place: Place,
         until: u64,
     ) -> Result<(), StoreError> {
-        loop {
+        while place.pos < until {
             let slice = self.store.log_after(stream, place, FOLD_SLICE).await?;
             let Some(last) = slice.last().map(|reading| reading.place) else {
                 return Ok(());
@@ -128,11 +128,9 @@ impl Pipeline {
             {
                 fold.step(&reading.values, reading.ts);
             }
-            if last.pos >= until {
-                return Ok(());
-            }
             place = last;
         }
+        Ok(())
     }
 }
 

@@ -10,6 +10,8 @@
 mod admit;
 mod gaps;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use admit::{Admission, Numbers, admit};
 pub use gaps::Gaps;

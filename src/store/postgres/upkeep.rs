@@ -141,7 +141,12 @@ impl PostgresStore {
         let gone = carry_over(&mut reader, part).await?;
         delete_behind(&mut reader, slice.until).await?;
         drop_part(&mut reader, part, self.fence).await?;
-        commit::commit(&mut reader).await?;
+        let committed = commit::commit(&mut reader).await;
+        if committed.is_err() {
+            // Whether the part is gone is not known. Where the database does not answer either, the writer reads them when it does.
+            self.parts.load(&mut *self.readers.take().await?).await?;
+        }
+        committed?;
         self.parts.forget(part);
         Ok(reader.done(gone))
     }
