@@ -67,8 +67,8 @@ const GROUPS: &[(&str, &str)] = &[
 ];
 
 /// Modules that may name the crate `tidegate_models`: who runs a model, who checks a reading against a
-/// schema, who wires, who simulates rigs, who runs a log again.
-const SEES_MODELS: &[&str] = &["app", "cli", "inference", "ingest", "replay"];
+/// schema or tells it, who wires, who simulates rigs, who runs a log again.
+const SEES_MODELS: &[&str] = &["app", "cli", "http", "inference", "ingest", "replay"];
 
 /// Crates that do no I/O, and what they must therefore not name, in code or manifest.
 const PURE_CRATES: &[&str] = &["models", "protocol"];

@@ -4,7 +4,9 @@
 //! same way as any other. Bodies are at most 64 KiB, pages at most 1,000 rows, a request at most `connections.request_s`.
 
 mod api;
+mod call;
 mod health;
+mod oip;
 mod page;
 mod predict;
 mod problem;
@@ -101,6 +103,7 @@ pub fn router(site: Arc<Site>) -> Router {
         .fallback(page::file)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_FRAME_BYTES))
+        .merge(oip::routes())
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             request,

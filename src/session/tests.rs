@@ -1,7 +1,7 @@
 //! What holds of sessions in the map and of who waits for their commits.
 
 use super::*;
-use crate::inference::{Engine, Fold};
+use crate::inference::{Engine, Fold, load_zoo};
 use crate::push::Outbox;
 use crate::stream::{Marks, StreamRef};
 use std::convert::Infallible;
@@ -14,7 +14,7 @@ fn key() -> StreamKey {
 }
 
 fn new_session() -> Session {
-    let zoo = tidegate_models::Zoo::embedded().expect("our own models");
+    let zoo = load_zoo(None).expect("our own models");
     let endpoint = &zoo.endpoints["pump-health"];
     let ids = endpoint.versions.keys().cloned().zip(1..).collect();
     let mut engine = Engine::default();

@@ -19,6 +19,7 @@ mod live;
 mod log;
 mod mqtt;
 mod numbers;
+mod oip;
 mod postgres;
 mod refusals;
 mod restart;
