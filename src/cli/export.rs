@@ -73,6 +73,11 @@ impl From<FormName> for Form {
 /// # Errors
 /// What keeps the file from being whole; it is not made then.
 pub async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
+    let exported = export_to(&args).await;
+    exported.map_err(|error| args.source.named(error))
+}
+
+async fn export_to(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     args.range.check()?;
     let told = super::told_to_stop()?;
     if args.format == FormName::Parquet && args.out == Path::new("-") {
@@ -80,7 +85,7 @@ pub async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     }
     let output = Output::open(&args.out, args.force)?;
     let history = args.source.open(1).await?;
-    let features = features(&args)?;
+    let features = features(args)?;
     let columns = export::columns(&features);
     let mut sheet = Sheet::new(args.format.into(), columns, output);
     let filter = SampleFilter {

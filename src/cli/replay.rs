@@ -76,7 +76,7 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     match replay(&args).await {
         Ok(code) => Ok(ExitCode::from(code)),
         Err(error) => {
-            eprintln!("tidegate: {error:#}");
+            eprintln!("tidegate: {}", super::one_line(&args.source.named(error)));
             Ok(ExitCode::from(INCOMPLETE))
         }
     }

@@ -2,7 +2,9 @@
 
 use super::table;
 use crate::config::{Overrides, RawConfig};
-use crate::store::{History, open_readonly};
+use crate::export::ExportError;
+use crate::replay::ReplayError;
+use crate::store::{self, History, StoreError, open_readonly};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -42,6 +44,28 @@ impl SourceArgs {
     pub async fn open(&self, readers: u32) -> anyhow::Result<Arc<dyn History>> {
         let config = self.config()?.check()?;
         Ok(open_readonly(&config.database, readers).await?)
+    }
+
+    /// An error of the log, with the name of the database and what to do; others as they are.
+    pub fn named(&self, error: anyhow::Error) -> anyhow::Error {
+        let Ok(config) = self.config().and_then(|raw| Ok(raw.check()?)) else {
+            return error;
+        };
+        let named = |error| store::explain(error, &config.database).into();
+        let error = match error.downcast::<StoreError>() {
+            Ok(error) => return named(error),
+            Err(error) => error,
+        };
+        let error = match error.downcast::<ReplayError>() {
+            Ok(ReplayError::Store(error)) => return named(error),
+            Ok(error) => error.into(),
+            Err(error) => error,
+        };
+        match error.downcast::<ExportError>() {
+            Ok(ExportError::Store(error)) => named(error),
+            Ok(error) => error.into(),
+            Err(error) => error,
+        }
     }
 
     /// The folder of models; none are the built-in ones.

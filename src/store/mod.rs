@@ -18,7 +18,7 @@ pub mod upkeep;
 pub mod writer;
 
 pub use history::{History, open_readonly};
-pub use open::{Opened, open};
+pub use open::{Opened, explain, open};
 pub use upkeep::Upkeep;
 
 use crate::stream::{Marks, PublishMark, RefusalRow, Row, StreamKey, StreamRef};
