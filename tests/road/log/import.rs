@@ -2,7 +2,7 @@
 
 use super::{Said, over, tidegate};
 use crate::common::peer::wish;
-use crate::common::{Device, ENDPOINT, TestServer, answer, bits, reading, rig};
+use crate::common::{Device, ENDPOINT, TestServer, answer, bits, eventually, reading, rig};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use tidegate_protocol::live::DeviceState;
@@ -264,4 +264,27 @@ async fn an_import_is_one_epoch_and_says_so() {
     assert!(nack.message.contains("this import is epoch 5"), "{nack:?}");
     device.read(reading(1, &values[1])).await;
     assert_eq!(device.ack(1).await.epoch, None, "still epoch 5");
+}
+
+#[tokio::test]
+async fn the_roll_ups_of_an_import_are_read_by_its_epoch_and_are_none_of_the_live_stream() {
+    let server = TestServer::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = file(dir.path(), &rig(35, 130), |_, _| {});
+    let said = import(&server, &file, &["--epoch", "7"]).await;
+    assert_eq!(said.count("imported"), 130, "{said:?}");
+    let path = "/api/v1/rollups?endpoint=pump-health&device=rig-1&span=hour";
+    eventually("the roll-ups", || async {
+        let page = server.get(&format!("{path}&import=7")).await;
+        let rollups = page.json()["rollups"].as_array().unwrap().clone();
+        rollups
+            .iter()
+            .filter_map(|r| r["count"].as_u64())
+            .sum::<u64>()
+            == 130
+    })
+    .await;
+    let page = server.get(&format!("{path}&import=7")).await.json();
+    assert_eq!(page["import"], 7);
+    server.get(path).await.problem(404, "unknown_device");
 }
