@@ -1,5 +1,6 @@
-//! An error as one line for people.
+//! What commands say to people: errors as one line, bars.
 
+use indicatif::{ProgressState, ProgressStyle};
 use std::fmt::Write;
 
 /// The whole chain of causes in one line, each said once: many errors repeat their cause in their own words.
@@ -17,6 +18,17 @@ pub fn one_line(error: &anyhow::Error) -> String {
         }
     }
     line
+}
+
+/// The style of a bar; `{rate}` is items a second, without the fractions that nobody reads.
+pub(super) fn bar(template: &str) -> ProgressStyle {
+    let rate = |state: &ProgressState, out: &mut dyn Write| {
+        // Lost only where there is no bar.
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    };
+    let style = ProgressStyle::with_template(template);
+    let style = style.expect("templates are constants");
+    style.with_key("rate", rate)
 }
 
 #[cfg(test)]

@@ -50,7 +50,9 @@ pub enum ClientError {
         waited_s: u64,
     },
     /// The stream already holds other readings under these numbers: choose another device or epoch.
-    #[error("device {device:?} already holds other readings in epoch {epoch} (seq {seq} differs)")]
+    #[error(
+        "device {device:?} already holds other readings in epoch {epoch} (seq {seq} differs): choose another device, or another epoch"
+    )]
     OtherReadings {
         /// The device.
         device: String,

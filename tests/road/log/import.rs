@@ -74,6 +74,14 @@ async fn bad_rows_are_named_by_line_and_the_rest_goes_on() {
     ] {
         assert_eq!(said.count(name), count, "{name}: {said:?}");
     }
+    let again = import(&server, &file, &["--bad-rows", list.to_str().unwrap()]).await;
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(
+        again
+            .err
+            .contains("bad.csv: there already; name another file with --bad-rows"),
+        "{again:?}"
+    );
     for line in [
         "line 12: column \"current\": \"oops\" is no number",
         "line 22: 6 cells where the header has 9",
@@ -137,6 +145,22 @@ async fn the_same_file_is_stored_once_and_a_changed_row_is_told() {
         third.err.contains("line 79: refused, seq_reused"),
         "{third:?}"
     );
+    // The first row tells that it is another file: the rest is not sent, and said so.
+    let other = file(dir.path(), &rig(36, 20), |_, _| {});
+    let stopped = import(&server, &other, &["--epoch", &epoch]).await;
+    let names = [
+        "imported",
+        "already stored",
+        "bad",
+        "refused",
+        "not settled",
+    ];
+    assert_eq!(names.map(|name| stopped.count(name)), [0, 0, 0, 1, 19]);
+    let changed = file(dir.path(), &values, |row, cells| {
+        if row == 77 {
+            cells[0] = "0.5".into();
+        }
+    });
     // Its own content is another import.
     let fourth = import(&server, &changed, &[]).await;
     assert_eq!(fourth.count("imported"), 1_300, "{fourth:?}");
