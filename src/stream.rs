@@ -49,6 +49,14 @@ impl std::fmt::Display for StreamKey {
     }
 }
 
+/// `1 sample`, `2 samples`: a count with its noun.
+pub fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
 /// A stream as the store knows it: its row id and its key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StreamRef {

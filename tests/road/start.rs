@@ -157,3 +157,19 @@ async fn print_config_prints_a_file_that_config_takes() {
     assert_eq!(said, "");
     assert!(!data.exists(), "neither makes a data dir");
 }
+
+#[tokio::test]
+async fn a_log_in_a_file_has_no_colours() {
+    let dir = folder();
+    let log = dir.path().join("log");
+    let to = std::fs::File::create(&log).expect("a file");
+    let change = |command: &mut Command| {
+        command.stderr(to);
+    };
+    let server = Process::serve_with(&dir.path().join("data"), &[], change).await;
+    server.terminate().await;
+    assert!(server.exit().await.success());
+    let said = std::fs::read_to_string(&log).expect("a log");
+    assert!(said.contains("INFO") && said.contains("stopped"), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said}");
+}
