@@ -1,6 +1,7 @@
 //! What goes on behind the road: retention, room, roll-ups, and recalibration from outside.
 
 use crate::common::{Device, Process, TestServer, answer, eventually, reading, rig};
+use std::time::Duration;
 use tidegate_protocol::message::Prediction;
 use tidegate_protocol::{Codec, DeviceMessage, NackCode, Output, Reading};
 
@@ -89,6 +90,31 @@ async fn a_number_whose_row_is_retired_is_taken_for_good() {
     eventually("retention", || async { first_id(&server).await > 1_000 }).await;
     device.read(reading(5, &values[5])).await;
     device.nack(Some(5), NackCode::AlreadyTaken).await;
+}
+
+#[tokio::test]
+async fn a_small_database_makes_room_in_time_and_keeps_nobody_out() {
+    let values = rig(34, 3 * MANY);
+    let server = TestServer::start_with(|raw| raw.store.max_bytes = 1_000_000).await;
+    let mut device = server.device("rig-1").await;
+    let streaming = async {
+        stream_all(&mut device, &values, 0, 3 * MANY).await;
+    };
+    tokio::pin!(streaming);
+    let refused = |body: &str| body.contains(r#""store":"full""#);
+    loop {
+        tokio::select! {
+            () = &mut streaming => break,
+            ready = server.get("/health/ready") => assert!(!refused(&ready.body), "{ready:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(first_id(&server).await > 1_000, "it had to make room");
+    // Each reading counts once, however the roll-ups were hurried.
+    eventually("the roll-ups", || async {
+        rolled_up(&server, "rig-1").await == 3 * MANY as u64
+    })
+    .await;
 }
 
 #[tokio::test]
