@@ -50,7 +50,7 @@ pub enum StartError {
     #[error("models: {0}")]
     Name(#[from] IdError),
     /// The port.
-    #[error("listen {0}: {1}")]
+    #[error("listen {}: {}", .0, cannot_listen(.1))]
     Listen(SocketAddr, std::io::Error),
     /// The metrics recorder.
     #[error("metrics: {0}")]
@@ -80,6 +80,17 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let zoo = load_zoo(config.models_dir.as_deref())?;
     start_with(config, zoo).await
+}
+
+/// What keeps a port from being bound, and what to do.
+fn cannot_listen(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::AddrInUse => format!("{error}: stop what uses it, or choose another --listen"),
+        ErrorKind::AddrNotAvailable => format!("{error}: no address of this machine"),
+        ErrorKind::PermissionDenied => format!("{error}: choose a port from 1024"),
+        _ => error.to_string(),
+    }
 }
 
 /// Starts a server with these models.

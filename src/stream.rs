@@ -3,6 +3,10 @@
 //! Plain data, no behaviour beyond small helpers. Below every other module of the server: `store`, `inference`, `push` and
 //! `session` all speak in these types and never import each other's insides.
 
+mod moment;
+
+pub use moment::{Moment, parse_iso};
+
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tidegate_protocol::message::Label;
@@ -42,6 +46,14 @@ impl std::fmt::Display for StreamKey {
             write!(f, " (import {})", self.import)?;
         }
         Ok(())
+    }
+}
+
+/// `1 sample`, `2 samples`: a count with its noun.
+pub fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
     }
 }
 

@@ -162,9 +162,17 @@ fn another_file_under_the_same_device_is_refused_before_it_is_mixed_in() {
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        said.contains("already holds other readings in epoch 0"),
+        said.contains("already holds other readings in epoch 0") && said.contains("choose another"),
         "{said}"
     );
+    let counted = ["already stored", "acked", "nacked", "not settled"];
+    let counted = counted.map(|name| count(&refused, name));
+    assert_eq!(
+        counted.iter().sum::<u64>(),
+        80,
+        "every row is accounted for"
+    );
+    assert_eq!(counted, [0, 0, 1, 79]);
     assert_eq!(
         count(&send(&one, port, &[]).output().unwrap(), "already stored"),
         50

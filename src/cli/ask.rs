@@ -2,7 +2,7 @@
 //!
 //! Owns the deadline and the bound of the answer. No TLS, no redirects, no keep-alive.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -44,7 +44,7 @@ pub async fn ask(
     deadline: Duration,
 ) -> anyhow::Result<Answer> {
     let answer = tokio::time::timeout(deadline, exchange(url, method, path)).await;
-    answer.with_context(|| format!("no answer within {} s", deadline.as_secs()))?
+    answer.with_context(|| format!("{url}: no answer within {} s", deadline.as_secs()))?
 }
 
 async fn exchange(url: &str, method: &str, path: &str) -> anyhow::Result<Answer> {
@@ -52,11 +52,11 @@ async fn exchange(url: &str, method: &str, path: &str) -> anyhow::Result<Answer>
         .strip_prefix("http://")
         .or_else(|| url.strip_prefix("ws://"));
     let authority = rest
-        .context("expected http://host:port")?
+        .with_context(|| format!("{url:?}: expected http://host:port"))?
         .trim_end_matches('/');
-    let mut socket = TcpStream::connect(authority)
-        .await
-        .context("cannot connect")?;
+    let mut socket = TcpStream::connect(authority).await.map_err(|error| {
+        anyhow!("cannot connect to {authority}: {error}; does the server run there?")
+    })?;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
     );

@@ -13,10 +13,13 @@ mod output;
 pub mod replay;
 pub mod reset;
 pub mod rigs;
+mod said;
 pub mod send;
 pub mod serve;
 mod source;
 pub mod table;
+
+pub use said::one_line;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;

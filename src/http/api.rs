@@ -3,7 +3,7 @@
 use super::{Problem, Shared};
 use crate::inference::Served;
 use crate::store::{DeviceRow, SampleQuery};
-use crate::stream::StreamKey;
+use crate::stream::{Moment, StreamKey};
 use axum::Json;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
@@ -157,6 +157,7 @@ pub async fn models(site: Shared) -> Json<Models> {
 
 /// Which devices to list.
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 pub struct DeviceParameters {
     /// Only this endpoint.
     endpoint: Option<String>,
@@ -262,6 +263,7 @@ fn parse_cursor(text: &str) -> Result<StreamKey, Problem> {
 
 /// Which samples to list.
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 pub struct SampleParameters {
     /// Only this endpoint.
     endpoint: Option<String>,
@@ -269,10 +271,12 @@ pub struct SampleParameters {
     device: Option<String>,
     /// Only this epoch.
     epoch: Option<u64>,
-    /// Measured at or after, Unix ms.
-    from: Option<i64>,
-    /// Measured before, Unix ms.
-    to: Option<i64>,
+    /// Measured at or after: RFC 3339 or Unix ms.
+    #[param(value_type = Option<String>)]
+    from: Option<Moment>,
+    /// Measured before: RFC 3339 or Unix ms.
+    #[param(value_type = Option<String>)]
+    to: Option<Moment>,
     /// At most so many, up to 1,000; 100 when left out.
     limit: Option<u32>,
     /// `next_cursor` of the page before.
@@ -314,8 +318,8 @@ pub async fn samples(
         endpoint: parameters.endpoint,
         device: parameters.device,
         epoch: parameters.epoch,
-        from: parameters.from,
-        to: parameters.to,
+        from: parameters.from.map(|from| from.0),
+        to: parameters.to.map(|to| to.0),
         cursor: parameters.cursor,
         until: None,
         live_only: false,

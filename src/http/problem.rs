@@ -80,7 +80,10 @@ impl IntoResponse for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self::bad_request(rejection.body_text())
+        // The library's own beginning says nothing to who wrote the query.
+        let text = rejection.body_text();
+        let said = text.strip_prefix("Failed to deserialize query string: ");
+        Self::bad_request(said.unwrap_or(&text).replace('`', "\""))
     }
 }
 

@@ -18,10 +18,10 @@ pub mod upkeep;
 pub mod writer;
 
 pub use history::{History, open_readonly};
-pub use open::{Opened, open};
+pub use open::{Opened, explain, open};
 pub use upkeep::Upkeep;
 
-use crate::stream::{Marks, PublishMark, RefusalRow, Row, StreamKey, StreamRef};
+use crate::stream::{Marks, PublishMark, RefusalRow, Row, StreamKey, StreamRef, counted};
 use futures_util::future::BoxFuture;
 use std::time::Duration;
 use tidegate_protocol::{EndpointName, Output};
@@ -30,7 +30,7 @@ use tidegate_protocol::{EndpointName, Output};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database answered with an error; try again.
-    #[error("store: {0}")]
+    #[error("store: {}", said(.0))]
     Database(#[from] sqlx::Error),
     /// The schema could not be brought up to date; a person is needed.
     #[error("store: {0}")]
@@ -42,7 +42,7 @@ pub enum StoreError {
     #[error("store: {0}")]
     Corrupt(String),
     /// These streams stand elsewhere than the batch expected: nothing of the batch was committed.
-    #[error("store: {} stream(s) moved under the writer", .0.len())]
+    #[error("store: {} moved under the writer", counted(.0.len() as u64, "stream"))]
     Moved(Vec<i64>),
     /// The database did not answer in time; whether a commit stands is to be looked up.
     #[error("store: no answer within {0:?}")]
@@ -50,6 +50,14 @@ pub enum StoreError {
     /// Another server writes this database now. Final: this one never commits again.
     #[error("store: another tidegate server has taken over this database")]
     Fenced,
+}
+
+/// What a database said, without the library's words around it and the place in its own source.
+fn said(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(refused) => refused.message().to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// The shortest name for results here.

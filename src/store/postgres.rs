@@ -17,6 +17,7 @@ mod receipts;
 mod rollups;
 mod upkeep;
 
+pub use connect::explain;
 pub use history::PostgresHistory;
 
 use super::{

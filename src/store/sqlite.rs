@@ -6,12 +6,14 @@
 
 mod bulk;
 pub mod copy;
+mod explain;
 mod history;
 mod read;
 mod receipts;
 mod transaction;
 mod upkeep;
 
+pub use explain::explain;
 pub use history::SqliteHistory;
 
 use super::rows::{self, Move, gather_moves, log_kind, numbering_code, signed};
@@ -55,6 +57,12 @@ impl SqliteStore {
     /// # Errors
     /// A file that cannot be opened, is no database of ours or of a newer schema.
     pub async fn open(file: &Path, synchronous_full: bool) -> Result<Self> {
+        Self::try_open(file, synchronous_full)
+            .await
+            .map_err(|error| explain(error, file))
+    }
+
+    async fn try_open(file: &Path, synchronous_full: bool) -> Result<Self> {
         let options = SqliteConnectOptions::new()
             .filename(file)
             .busy_timeout(Duration::from_secs(5))

@@ -8,7 +8,7 @@ use super::read::{self, Readers, number};
 use super::{PostgresStore, commit, rollups};
 use crate::store::rollup::{Bucket, Span};
 use crate::store::rows::{log_kind, signed};
-use crate::store::upkeep::{Moves, OldSlice, RollupQuery, StoredRollup, Upkeep, Usage};
+use crate::store::upkeep::{Moves, OldSlice, RollupQuery, Upkeep, Usage};
 use crate::store::{Result, StoreError};
 use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnection;
@@ -63,7 +63,7 @@ impl Upkeep for PostgresStore {
         Box::pin(read::in_time(add))
     }
 
-    fn rollups<'a>(&'a self, query: &'a RollupQuery) -> BoxFuture<'a, Result<Vec<StoredRollup>>> {
+    fn rollups<'a>(&'a self, query: &'a RollupQuery) -> BoxFuture<'a, Result<Vec<Bucket>>> {
         Box::pin(read::in_time(rollups::read(&self.readers, query)))
     }
 

@@ -1,6 +1,7 @@
 //! The log of a SQLite database, read whole: the server's own readers, or a file opened beside it.
 
 use super::MIGRATIONS;
+use super::explain::{explain, refuse_foreign};
 use super::read::{key, number, place, stored_snapshot};
 use crate::store::history::{
     History, Imports, Kept, LoggedSample, LoggedStream, LoggedVersion, SampleFilter, StreamFilter,
@@ -33,6 +34,12 @@ impl SqliteHistory {
     /// # Errors
     /// No database there, none of ours, or one of another schema.
     pub async fn open(file: &Path, readers: u32) -> Result<Self> {
+        Self::try_open(file, readers)
+            .await
+            .map_err(|error| explain(error, file))
+    }
+
+    async fn try_open(file: &Path, readers: u32) -> Result<Self> {
         let place = file.display();
         if !file.is_file() {
             return Err(StoreError::Unusable(format!(
@@ -50,9 +57,7 @@ impl SqliteHistory {
         let found = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations")
             .fetch_one(&readers)
             .await
-            .map_err(|error| {
-                StoreError::Unusable(format!("{place}: no database of tidegate ({error})"))
-            })?;
+            .map_err(|error| refuse_foreign(&error, file))?;
         schema::refuse_other(&MIGRATIONS, found, &place.to_string())?;
         Ok(Self { readers })
     }
