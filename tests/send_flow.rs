@@ -172,7 +172,8 @@ fn another_file_under_the_same_device_is_refused_before_it_is_mixed_in() {
         80,
         "every row is accounted for"
     );
-    assert_eq!(counted, [0, 0, 1, 79]);
+    // It stops at the first nack; others may have been on their way.
+    assert!(counted[..2] == [0, 0] && counted[2] >= 1, "{counted:?}");
     assert_eq!(
         count(&send(&one, port, &[]).output().unwrap(), "already stored"),
         50
