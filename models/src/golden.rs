@@ -22,12 +22,26 @@ struct Golden {
     seed: u64,
     /// Opening readings, folded and not compared.
     generated: u32,
-    /// Largest relative difference of any number.
+    /// Largest relative difference of any number; below 0.001 a number's size counts as that.
     tolerance: f32,
+    /// A difference up to this is none, however small the numbers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    absolute: f32,
+    /// Whether the probabilities of a classification are followed by the index of the chosen class.
+    #[serde(default, skip_serializing_if = "is_false")]
+    labels: bool,
     /// `null` is a missing value.
     readings: Vec<Vec<Option<f32>>>,
     /// One answer a written reading.
     outputs: Vec<Vec<f32>>,
+}
+
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Folds the run in `text` and compares. A [`Mistake`] names the place, such as `outputs[3]`.
@@ -37,15 +51,26 @@ pub fn verify(version: &Version, endpoint: &EndpointManifest, text: &str) -> Res
     golden.check(endpoint.features.len())?;
     let (answers, _) = golden.fold(version, endpoint);
     for (index, (got, expected)) in answers.iter().zip(&golden.outputs).enumerate() {
-        let close = |(a, b): (&f32, &f32)| {
-            (a - b).abs() <= golden.tolerance * a.abs().max(b.abs()).max(1e-3)
-        };
-        let agrees = got.len() == expected.len() && got.iter().zip(expected).all(close);
+        let place = format!("outputs[{index}]");
+        let got = got.as_ref().map_err(|reason| {
+            Mistake::new(
+                &place,
+                format!("expected {expected:?}, got no answer: {reason}"),
+            )
+        })?;
         check(
-            agrees,
-            &format!("outputs[{index}]"),
+            got.len() == expected.len(),
+            &place,
             &format!("expected {expected:?}, got {got:?}"),
         )?;
+        for (k, (a, b)) in got.iter().zip(expected).enumerate() {
+            let (off, allowed) = ((a - b).abs(), golden.allowed(*a, *b));
+            check(
+                off <= allowed,
+                &format!("{place}[{k}]"),
+                &format!("expected {b}, got {a}: off by {off:e}, allowed is {allowed:e}"),
+            )?;
+        }
     }
     Ok(())
 }
@@ -67,10 +92,13 @@ pub fn record(
         seed,
         generated,
         tolerance: 1e-4,
+        absolute: 0.0,
+        labels: false,
         readings,
         outputs: Vec::new(),
     };
-    golden.outputs = golden.fold(version, endpoint).0;
+    let answers = golden.fold(version, endpoint).0;
+    golden.outputs = answers.into_iter().map(Result::unwrap_or_default).collect();
     serde_json::to_string(&golden).expect("plain numbers serialise") + "\n"
 }
 
@@ -106,6 +134,11 @@ impl Golden {
             "is not in 0..0.01",
         )?;
         check(
+            (0.0..=0.01).contains(&self.absolute),
+            "absolute",
+            "is not in 0..=0.01",
+        )?;
+        check(
             self.readings.len() >= MIN_READINGS,
             "readings",
             &format!("at least {MIN_READINGS} are needed"),
@@ -126,8 +159,14 @@ impl Golden {
         Ok(())
     }
 
-    /// The answers to the written readings as plain numbers, and the state behind them.
-    fn fold(&self, version: &Version, endpoint: &EndpointManifest) -> (Vec<Vec<f32>>, Vec<f32>) {
+    /// How far two numbers may lie apart.
+    fn allowed(&self, a: f32, b: f32) -> f32 {
+        let relative = self.tolerance * a.abs().max(b.abs()).max(1e-3);
+        relative.max(self.absolute)
+    }
+
+    /// The answers to the written readings as plain numbers (or the reason of none), and the state behind them.
+    fn fold(&self, version: &Version, endpoint: &EndpointManifest) -> (Vec<Answer>, Vec<f32>) {
         let mut state = version.new_state();
         for reading in generate(&endpoint.features, self.seed, self.generated) {
             version.step(&mut state, &reading, 0.0);
@@ -137,22 +176,40 @@ impl Golden {
                 .iter()
                 .map(|value| value.unwrap_or(f32::NAN))
                 .collect();
-            numbers(&version.step(&mut state, &values, 0.0))
+            // An answer that failed leaves the state before it, as in the server.
+            let before = state.clone();
+            let output = version.step(&mut state, &values, 0.0);
+            let answer = numbers(&output, self.labels);
+            if answer.is_err() {
+                state = before;
+            }
+            answer
         };
         (self.readings.iter().map(fold_one).collect(), state)
     }
 }
 
-/// Every number of an output in its order; flags as 0 and 1.
-fn numbers(output: &Output) -> Vec<f32> {
-    match output {
+/// The numbers of an answer, or why there is none.
+type Answer = Result<Vec<f32>, String>;
+
+/// Every number of an output in its order; flags as 0 and 1, with `labels` the index of the chosen class behind the probabilities.
+fn numbers(output: &Output, labels: bool) -> Answer {
+    Ok(match output {
+        Output::Failed { reason } => return Err(reason.to_string()),
         Output::Calibrating { seen, needed } => vec![*seen as f32, *needed as f32],
         Output::Anomaly {
             score,
             threshold,
             anomaly,
         } => vec![*score, *threshold, f32::from(*anomaly)],
-        Output::Classification { probabilities, .. } => probabilities.clone(),
+        Output::Classification {
+            probabilities,
+            label,
+            ..
+        } => {
+            let chosen = labels.then_some(*label as f32);
+            probabilities.iter().copied().chain(chosen).collect()
+        }
         Output::Regression { values, .. } => values.clone(),
         Output::Forecast {
             values, quantiles, ..
@@ -161,5 +218,5 @@ fn numbers(output: &Output) -> Vec<f32> {
             .chain(quantiles.iter().flat_map(|(_, values)| values))
             .copied()
             .collect(),
-    }
+    })
 }

@@ -6,11 +6,14 @@
 //!
 //! A tour, in reading order: [`layout`] (what a state is made of), [`output`] (what a model answers), [`manifest`] (what is
 //! written beside an artifact), [`load`] (a folder becomes a [`Zoo`] of [`Version`]s, checked and hashed), [`golden`] (the
-//! recorded runs a version must reproduce), [`numerics`] (the only arithmetic a step may use), [`network`] (rows in, rows out), [`mewma`] (the first detector),
+//! recorded runs a version must reproduce), [`numerics`] (the only arithmetic a step may use), [`kernels`] (the fused steps made of it), [`network`] (rows in, rows out),
+//! [`mewma`] (the first detector),
 //! [`autoencoder`] (the neural one), [`rig`] (the simulated rig it is trained on).
 
 pub mod autoencoder;
+pub mod declared;
 pub mod golden;
+pub mod kernels;
 pub mod layout;
 pub mod load;
 pub mod manifest;
@@ -18,8 +21,11 @@ pub mod mewma;
 pub mod network;
 pub mod numerics;
 pub mod output;
+pub mod postprocess;
+pub mod preprocess;
 pub mod rig;
 pub mod version;
+pub mod weights;
 
 pub use candle_core;
 pub use layout::Layout;
@@ -50,7 +56,8 @@ pub trait Model: Send + Sync + 'static {
     /// the calibration learned.
     fn forget(&self, state: &mut [f32]);
 
-    /// Folds one reading: no allocation, fixed order of operations. Any finite or missing values leave a finite state.
+    /// Folds one reading: no allocation besides the numbers of the answer, fixed order of operations. Any finite or missing values
+    /// leave a finite state, unless the answer is [`Output::Failed`] or not finite: then the state is not to be gone on with.
     fn step(&self, state: &mut [f32], values: &[f32]) -> Output;
 
     /// Folds one reading into each of many streams; row `i` uses `states[i]`, `values[i]` and `outputs[i]`. The bits of a row are

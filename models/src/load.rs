@@ -13,9 +13,17 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::autoencoder::Autoencoder;
-use crate::manifest::{Mistake, is_name, is_version};
+use crate::declared::Declared;
+use crate::manifest::{Mistake, check, is_name, is_version};
 use crate::mewma::Mewma;
-use crate::{Architecture, EndpointManifest, Model, ModelManifest, Version, golden};
+use crate::network::linear;
+use crate::network::mlp::Mlp;
+use crate::network::pca::Pca;
+use crate::network::recurrent::Recurrent;
+use crate::network::tcn::Tcn;
+use crate::network::trees::Trees;
+use crate::weights::Weights;
+use crate::{Architecture, EndpointManifest, Model, ModelManifest, Network, Task, Version, golden};
 
 /// Largest file of a zoo, in bytes.
 pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -24,6 +32,8 @@ pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 pub const MAX_FILES: usize = 4096;
 
 const MAX_DEPTH: usize = 4;
+
+const WEIGHTS: &str = "weights.safetensors";
 
 static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/zoo.rs"));
 
@@ -63,6 +73,16 @@ pub enum LoadError {
         /// The tensor's name, or `file` for the whole.
         tensor: String,
         /// Both shapes, where it is about shapes.
+        reason: String,
+    },
+    /// A graph cannot be read or run; what is in its way is named.
+    #[error("{file}: {}{reason}", node.as_ref().map(|node| format!("{node}: ")).unwrap_or_default())]
+    Onnx {
+        /// Such as `rig-state/forest/1.0.0/model.onnx`.
+        file: String,
+        /// The node or other place in the graph.
+        node: Option<String>,
+        /// What is wrong there.
         reason: String,
     },
     /// The version does not reproduce its recorded run: do not serve it.
@@ -131,35 +151,115 @@ impl Zoo {
 pub type Files = BTreeMap<String, Cow<'static, [u8]>>;
 
 /// What an architecture is built from.
-pub struct Parts<'a> {
-    /// Values in a reading.
-    pub features: usize,
-    /// The manifest; the architecture's own parameters are in it.
-    pub manifest: &'a ModelManifest,
-    /// The path of the manifest, for [`LoadError::Manifest`].
-    pub file: String,
-    /// `weights.safetensors`, where the folder has one.
-    pub weights: Option<&'a [u8]>,
-    /// The path of the weights, for [`LoadError::Weights`].
-    pub weights_file: String,
+struct Parts<'a> {
+    endpoint: &'a EndpointManifest,
+    manifest: &'a ModelManifest,
+    /// The version's folder, for errors.
+    path: &'a str,
+    files: &'a Files,
 }
 
 /// One arm an architecture.
 fn build(parts: &Parts<'_>) -> Result<Arc<dyn Model>, LoadError> {
-    match &parts.manifest.architecture {
+    let (manifest, features) = (parts.manifest, parts.endpoint.features.len());
+    check_features(parts).map_err(|mistake| parts.manifest_mistake(mistake))?;
+    match &manifest.architecture {
         Architecture::Mewma(config) => {
-            let chart = Mewma::new(config, parts.features, parts.manifest.calibration);
+            let chart = Mewma::new(config, features, manifest.calibration);
             chart
                 .map(|chart| Arc::new(chart) as Arc<dyn Model>)
-                .map_err(|mistake| at(&parts.file, mistake))
+                .map_err(|mistake| parts.manifest_mistake(mistake))
         }
         Architecture::Autoencoder(config) => Ok(Arc::new(Autoencoder::new(
             config,
-            parts.features,
-            parts.manifest.calibration,
-            parts.weights,
-            &parts.weights_file,
+            features,
+            manifest.calibration,
+            parts.bytes(WEIGHTS),
+            &parts.file(WEIGHTS),
         )?)),
+        _ => {
+            let network = |inputs| network(parts, inputs).map_err(Refused::Whole);
+            let chain = Declared::new(parts.endpoint, manifest, network);
+            let chain = chain.map_err(|refused| match refused {
+                Refused::Whole(error) => error,
+                Refused::Key(mistake) => parts.manifest_mistake(mistake),
+            })?;
+            Ok(Arc::new(chain))
+        }
+    }
+}
+
+/// A mistake in the manifest, whose file is to be added, or any other.
+enum Refused {
+    Whole(LoadError),
+    Key(Mistake),
+}
+
+impl From<Mistake> for Refused {
+    fn from(mistake: Mistake) -> Self {
+        Self::Key(mistake)
+    }
+}
+
+/// The network of a declared version, for rows of `inputs` floats.
+fn network(parts: &Parts<'_>, inputs: usize) -> Result<Arc<dyn Network>, LoadError> {
+    let file = parts.file(WEIGHTS);
+    let weights = || Weights::read(parts.bytes(WEIGHTS), &file);
+    Ok(match &parts.manifest.architecture {
+        Architecture::Linear(config) => Arc::new(linear::network(config, inputs, weights()?)?),
+        Architecture::Mlp(config) => Arc::new(Mlp::new(config, inputs, weights()?)?),
+        Architecture::Gru(config) => Arc::new(Recurrent::gru(config, inputs, weights()?)?),
+        Architecture::Lstm(config) => Arc::new(Recurrent::lstm(config, inputs, weights()?)?),
+        Architecture::Tcn(config) => Arc::new(Tcn::new(config, inputs, weights()?)?),
+        Architecture::Pca(config) => Arc::new(Pca::new(config, inputs, weights()?)?),
+        Architecture::Trees(config) => Arc::new(Trees::new(config, inputs, weights()?)?),
+        other => {
+            let reason = format!("\"{}\" is not a network of this build", other.kind());
+            return Err(parts.manifest_mistake(Mistake::new("architecture.kind", reason)));
+        }
+    })
+}
+
+/// The features a version names are those of its endpoint, in their order; a detector that answers by itself tells anomalies.
+fn check_features(parts: &Parts<'_>) -> Result<(), Mistake> {
+    let (manifest, task) = (parts.manifest, parts.endpoint.task);
+    if !manifest.architecture.is_declared() && task != Task::Anomaly {
+        let kind = manifest.architecture.kind();
+        let reason = format!(
+            "\"{kind}\" answers anomaly, the endpoint asks for {}",
+            task.as_str()
+        );
+        return Err(Mistake::new("architecture.kind", reason));
+    }
+    let Some(named) = &manifest.features else {
+        return Ok(());
+    };
+    let known = &parts.endpoint.features;
+    for (index, (name, feature)) in named.iter().zip(known).enumerate() {
+        check(
+            *name == feature.name,
+            &format!("features[{index}]"),
+            &format!("\"{name}\", the endpoint has \"{}\" there", feature.name),
+        )?;
+    }
+    check(
+        named.len() == known.len(),
+        "features",
+        &format!("are {}, the endpoint has {}", named.len(), known.len()),
+    )
+}
+
+impl Parts<'_> {
+    fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
+    fn bytes(&self, name: &str) -> Option<&[u8]> {
+        self.files.get(name).map(Cow::as_ref)
+    }
+
+    fn manifest_mistake(&self, mistake: Mistake) -> LoadError {
+        at(&self.file("model.toml"), mistake)
     }
 }
 
@@ -184,14 +284,11 @@ pub fn load_version(
         );
         return Err(at(&file, mistake));
     }
-    let weights = files.get("weights.safetensors").map(Cow::as_ref);
-    let weights_file = format!("{path}/weights.safetensors");
     let model = build(&Parts {
-        features: endpoint.features.len(),
+        endpoint,
         manifest: &manifest,
-        file,
-        weights,
-        weights_file,
+        path,
+        files,
     })?;
     let version = Version::new(
         endpoint.name.as_str().into(),

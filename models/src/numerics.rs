@@ -119,6 +119,112 @@ pub fn ln(x: f32) -> f32 {
     (e as f32).mul_add(LN2_HIGH, (e as f32).mul_add(LN2_LOW, log_m))
 }
 
+/// The logistic function `1 / (1 + e^-x)`, within 4 units in the last place.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `e^x - 1` for `x` up to 0, within 8 units in the last place.
+#[inline(always)]
+pub fn exp_m1(x: f32) -> f32 {
+    // 1 - e^x would cancel near 0; the tangent does not.
+    let half = tanh(0.5 * x);
+    2.0 * half / (1.0 - half)
+}
+
+/// `ln(1 + x)` for `x` from 0, within 4 units in the last place.
+#[inline(always)]
+pub fn ln_1p(x: f32) -> f32 {
+    // Kahan: what rounding takes from 1 + x is given back by the quotient.
+    let sum = 1.0 + x;
+    if sum == 1.0 {
+        x
+    } else if sum == f32::INFINITY {
+        sum
+    } else {
+        ln(sum) * (x / (sum - 1.0))
+    }
+}
+
+/// The complementary error function of `z` from 0, within 1e-6 of its value.
+#[inline(always)]
+fn erfc_positive(z: f32) -> f32 {
+    // From 1 on: Press et al., Numerical Recipes (1992), 6.2, a Chebyshev fit with 1.2e-7 relative error.
+    let t = 1.0 / 0.5_f32.mul_add(z, 1.0);
+    let mut p = 0.170_872_77;
+    for coefficient in [
+        -0.822_152_23,
+        1.488_515_9,
+        -1.135_204,
+        0.278_868_07,
+        -0.186_288_06,
+        0.096_784_18,
+        0.374_091_96,
+        1.000_023_7,
+        -1.265_512_2,
+    ] {
+        p = t.mul_add(p, coefficient);
+    }
+    let tail = t * exp((-z).mul_add(z, p));
+    if z < 1.0 { 1.0 - erf_small(z) } else { tail }
+}
+
+/// The error function for sizes up to 1, by its Taylor series.
+#[inline(always)]
+fn erf_small(x: f32) -> f32 {
+    let square = x * x;
+    let mut p = -1.0 / (39_916_800.0 * 23.0);
+    for coefficient in [
+        1.0 / (3_628_800.0 * 21.0),
+        -1.0 / (362_880.0 * 19.0),
+        1.0 / (40_320.0 * 17.0),
+        -1.0 / (5_040.0 * 15.0),
+        1.0 / (720.0 * 13.0),
+        -1.0 / (120.0 * 11.0),
+        1.0 / (24.0 * 9.0),
+        -1.0 / (6.0 * 7.0),
+        1.0 / (2.0 * 5.0),
+        -1.0 / 3.0,
+        1.0,
+    ] {
+        p = square.mul_add(p, coefficient);
+    }
+    std::f32::consts::FRAC_2_SQRT_PI * x * p
+}
+
+/// The error function, within 4 units in the last place.
+#[inline(always)]
+pub fn erf(x: f32) -> f32 {
+    let size = x.abs();
+    let large = (1.0 - erfc_positive(size.min(6.0))).copysign(x);
+    match () {
+        () if x.is_nan() => x,
+        () if size < 1.0 => erf_small(x),
+        () => large,
+    }
+}
+
+/// The Gaussian error linear unit `x Phi(x)` (Hendrycks and Gimpel, 2016), exact form, within 2e-6 of its value down to -5.
+#[inline(always)]
+pub fn gelu(x: f32) -> f32 {
+    // Below 0 the sum 1 + erf cancels; the complement does not. Below -13 it is 0.
+    let tail = erfc_positive((x.abs() * std::f32::consts::FRAC_1_SQRT_2).min(9.3));
+    let phi = if x < 0.0 {
+        0.5 * tail
+    } else {
+        0.5f32.mul_add(-tail, 1.0)
+    };
+    x * phi
+}
+
+/// `ln(1 + e^x)`, within 8 units in the last place; `x` itself above 20, where they are the same to the last bit but one.
+#[inline(always)]
+pub fn softplus(x: f32) -> f32 {
+    let inside = ln_1p(exp(x.min(20.0)));
+    if x > 20.0 || x.is_nan() { x } else { inside }
+}
+
 /// 2 to the `n`, for `n` in -126..=127.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
@@ -128,32 +234,39 @@ fn power_of_two(n: i32) -> f32 {
 /// Outputs kept in registers at once: four AVX2 vectors hide the latency of the fused multiply-add.
 const LANES: usize = 32;
 
+/// The body of [`dense`], for kernels that run inside a [`dispatch`] of their own.
 #[inline(always)]
-fn dense_body(weights: &[f32], bias: &[f32], input: &[f32], output: &mut [f32]) {
+pub(crate) fn dense_body(weights: &[f32], bias: &[f32], input: &[f32], output: &mut [f32]) {
+    output.copy_from_slice(bias);
+    accumulate_body(weights, input, output);
+}
+
+/// `output[o] += sum over i of weights[i * outputs + o] * input[i]`, summed onto what is there in the order of `i`.
+#[inline(always)]
+pub(crate) fn accumulate_body(weights: &[f32], input: &[f32], output: &mut [f32]) {
     let outputs = output.len();
     let whole = outputs - outputs % LANES;
     for start in (0..whole).step_by(LANES) {
-        dense_lanes::<LANES>(weights, bias, input, output, start);
+        accumulate_lanes::<LANES>(weights, input, output, start);
     }
     let eights = outputs - outputs % 8;
     for start in (whole..eights).step_by(8) {
-        dense_lanes::<8>(weights, bias, input, output, start);
+        accumulate_lanes::<8>(weights, input, output, start);
     }
     for start in eights..outputs {
-        dense_lanes::<1>(weights, bias, input, output, start);
+        accumulate_lanes::<1>(weights, input, output, start);
     }
 }
 
 #[inline(always)]
-fn dense_lanes<const N: usize>(
+fn accumulate_lanes<const N: usize>(
     weights: &[f32],
-    bias: &[f32],
     input: &[f32],
     output: &mut [f32],
     start: usize,
 ) {
     let mut sums = [0.0_f32; N];
-    sums.copy_from_slice(&bias[start..start + N]);
+    sums.copy_from_slice(&output[start..start + N]);
     for (row, x) in weights.chunks_exact(output.len()).zip(input) {
         for (sum, weight) in sums.iter_mut().zip(&row[start..start + N]) {
             *sum = weight.mul_add(*x, *sum);
@@ -164,14 +277,26 @@ fn dense_lanes<const N: usize>(
 
 /// Runs `work`, an always-inlined closure, in a copy compiled for AVX2 and FMA where the machine has both.
 #[inline(always)]
-fn dispatch(work: impl FnOnce()) {
+pub(crate) fn dispatch(work: impl FnOnce()) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && !is_portable() {
         // SAFETY: both features were just seen on this machine.
         unsafe { with_avx2(work) };
         return;
     }
     work();
+}
+
+/// Tests choose the portable build of a whole step by [`tests::portable`].
+#[cfg(all(target_arch = "x86_64", not(test)))]
+#[inline(always)]
+fn is_portable() -> bool {
+    false
+}
+
+#[cfg(all(target_arch = "x86_64", test))]
+fn is_portable() -> bool {
+    tests::PORTABLE.get()
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -181,8 +306,20 @@ fn with_avx2(work: impl FnOnce()) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    thread_local! {
+        pub(super) static PORTABLE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+
+    /// Runs `work` on the portable build on this thread.
+    pub(crate) fn portable<T>(work: impl FnOnce() -> T) -> T {
+        PORTABLE.set(true);
+        let result = work();
+        PORTABLE.set(false);
+        result
+    }
 
     /// The distance in units of the last place of the right answer.
     fn ulps(got: f32, exact: f64) -> f64 {
@@ -236,6 +373,67 @@ mod tests {
             (0.0, f32::NEG_INFINITY, f32::INFINITY)
         );
         assert!(ln(-1.0).is_nan());
+    }
+
+    #[test]
+    fn sigmoid_and_softplus_are_close_on_both_sides() {
+        let exact = |x: f64| 1.0 / (1.0 + (-x).exp());
+        assert!(worst(-80.0, 80.0, sigmoid, exact) <= 4.0);
+        assert!(worst(-3.0, 3.0, sigmoid, exact) <= 4.0);
+        assert_eq!((sigmoid(-1e9), sigmoid(0.0), sigmoid(1e9)), (0.0, 0.5, 1.0));
+        let exact = |x: f64| x.exp().ln_1p();
+        let off = worst(-80.0, 60.0, softplus, exact);
+        assert!(off <= 8.0, "{off}");
+        assert_eq!((softplus(-1e9), softplus(1e9)), (0.0, 1e9));
+        assert!(sigmoid(f32::NAN).is_nan() && softplus(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn exp_m1_and_ln_1p_keep_their_digits_near_zero() {
+        for low in [-80.0, -1.0, -1e-3] {
+            let off = worst(low, low * 1e-6, exp_m1, f64::exp_m1);
+            assert!(off <= 8.0, "{off} from {low}");
+        }
+        for high in [1e-6, 1e-2, 2.0, 1e30] {
+            let off = worst(high * 1e-6, high, ln_1p, f64::ln_1p);
+            assert!(off <= 4.0, "{off} up to {high}");
+        }
+        assert_eq!((exp_m1(0.0), ln_1p(0.0)), (0.0, 0.0));
+    }
+
+    /// The integral by Simpson's rule, 2,000 pieces from 0.
+    fn exact_erf(x: f64) -> f64 {
+        let (pieces, f) = (2_000, |t: f64| (-t * t).exp());
+        let h = x / f64::from(pieces);
+        let inner = |i: i32| f64::from(2 + 2 * (i % 2)) * f(f64::from(i) * h);
+        let sum = f(0.0) + f(x) + (1..pieces).map(inner).sum::<f64>();
+        sum * h / 3.0 * 2.0 / std::f64::consts::PI.sqrt()
+    }
+
+    #[test]
+    fn erf_is_within_four_units_in_the_last_place() {
+        for i in 1..2_000 {
+            let x = i as f32 * 0.002;
+            let off = ulps(erf(x), exact_erf(f64::from(x)));
+            assert!(off <= 4.0, "{off} at {x}");
+            assert_eq!(erf(-x), -erf(x));
+        }
+        assert_eq!((erf(0.0), erf(-0.0), erf(1e9)), (0.0, 0.0, 1.0));
+        assert!(erf(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn gelu_keeps_its_digits_below_zero() {
+        for i in -2_500..2_500_i32 {
+            let x = i as f32 * 0.002;
+            let z = f64::from(x) / 2f64.sqrt();
+            // Far out the integral from 0 cancels in f64 too: 1e-15 of 1 is then what can be asked.
+            let exact = f64::from(x) * 0.5 * (1.0 + exact_erf(z));
+            let off = (f64::from(gelu(x)) - exact).abs();
+            assert!(off <= 2e-6 * exact.abs() + 1e-12, "{off} at {x}");
+        }
+        assert_eq!((gelu(0.0), gelu(-20.0), gelu(20.0)), (0.0, -0.0, 20.0));
+        assert!(gelu(f32::NAN).is_nan());
     }
 
     #[test]

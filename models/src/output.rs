@@ -1,4 +1,7 @@
-//! What a model answers for one reading, by task kind. No wire types here: the server maps these to its messages.
+//! What a model answers for one reading, by task kind. No wire types here: the server maps these to its messages. Names are
+//! shared, so that an answer allocates its own numbers only.
+
+use std::sync::Arc;
 
 /// A model's answer for one reading.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,28 +22,35 @@ pub enum Output {
         /// Whether the score is above the threshold.
         anomaly: bool,
     },
-    /// Which class the stream is in; both lists have one length and the probabilities sum to 1.
+    /// Which class the stream is in; both lists have one length.
     Classification {
         /// The classes' names, in the model's order.
-        labels: Vec<String>,
-        /// One probability a class.
+        labels: Arc<[String]>,
+        /// One probability a class. A model that gives none says 1 for the class it chose.
         probabilities: Vec<f32>,
+        /// Index of the chosen class: the model's own choice, otherwise the first of the most probable.
+        label: usize,
     },
     /// Named quantities estimated from the reading.
     Regression {
         /// The quantities' names, in the model's order.
-        names: Vec<String>,
+        names: Arc<[String]>,
         /// One value a name.
         values: Vec<f32>,
     },
     /// What the stream will do next.
     Forecast {
         /// Steps ahead, in readings, rising.
-        horizon: Vec<u32>,
+        horizon: Arc<[u32]>,
         /// One expected value a step.
         values: Vec<f32>,
         /// (probability, one value a step), probabilities rising.
         quantiles: Vec<(f32, Vec<f32>)>,
+    },
+    /// No answer to this reading, and the state is not to be gone on with: whoever folds keeps the one before.
+    Failed {
+        /// Lowercase, no full stop.
+        reason: Arc<str>,
     },
 }
 
@@ -49,7 +59,7 @@ impl Output {
     pub fn is_finite(&self) -> bool {
         let all = |values: &[f32]| values.iter().all(|value| value.is_finite());
         match self {
-            Self::Calibrating { .. } => true,
+            Self::Calibrating { .. } | Self::Failed { .. } => true,
             Self::Anomaly {
                 score, threshold, ..
             } => score.is_finite() && threshold.is_finite(),
@@ -79,7 +89,7 @@ mod tests {
             anomaly: false,
         };
         let forecast = Output::Forecast {
-            horizon: vec![1],
+            horizon: [1].into(),
             values: vec![0.0],
             quantiles: vec![(0.9, vec![f32::INFINITY])],
         };

@@ -248,7 +248,7 @@ fn a_mistake_in_a_model_names_file_field_and_reason() {
         (
             "preprocessing = \"standardise-per-stream\"",
             "preprocessing = \"fft\"",
-            "preprocessing: unknown variant",
+            "preprocessing: is neither \"none\" nor a list",
         ),
         (
             "data = \"none\"",
@@ -278,7 +278,7 @@ fn a_version_that_answers_otherwise_than_its_golden_run_is_refused() {
         "lambda = 0.12 ",
     );
     assert!(
-        text.starts_with("pump-health/mewma/1.0.0/golden.json: outputs[0]: expected"),
+        text.starts_with("pump-health/mewma/1.0.0/golden.json: outputs[0][0]: expected"),
         "{text}"
     );
     let text = refusal(

@@ -131,6 +131,7 @@ impl Fold {
             STEPPING.set(false);
             match step {
                 Err(_) => Output::Failed("the step panicked".into()),
+                Ok(models::Output::Failed { reason }) => Output::Failed(reason.to_string()),
                 Ok(output) if !output.is_finite() => {
                     Output::Failed("the answer is not finite".into())
                 }
@@ -159,28 +160,27 @@ fn to_wire(output: models::Output) -> Output {
         models::Output::Classification {
             labels,
             probabilities,
-        } => {
-            let best =
-                (0..labels.len()).max_by(|a, b| probabilities[*a].total_cmp(&probabilities[*b]));
-            Output::Classification {
-                label: best.map(|best| labels[best].clone()).unwrap_or_default(),
-                probabilities: labels.into_iter().zip(probabilities).collect(),
-            }
-        }
+            label,
+        } => Output::Classification {
+            label: labels.get(label).cloned().unwrap_or_default(),
+            probabilities: labels.iter().cloned().zip(probabilities).collect(),
+        },
         models::Output::Regression { names, values } => Output::Regression {
-            values: names.into_iter().zip(values).collect(),
+            values: names.iter().cloned().zip(values).collect(),
         },
         models::Output::Forecast {
             horizon,
             values,
             quantiles,
         } => Output::Forecast {
-            horizon: horizon.into_iter().map(|steps| steps as f32).collect(),
+            horizon: horizon.iter().map(|steps| *steps as f32).collect(),
             values,
             quantiles: quantiles
                 .into_iter()
                 .map(|(p, values)| (p.to_string(), values))
                 .collect(),
         },
+        // Answered before; the state is kept.
+        models::Output::Failed { reason } => Output::Failed(reason.to_string()),
     }
 }

@@ -3,12 +3,21 @@
 //! Unknown keys are refused and every value is checked once, here, so that the rest of the crate may rely on it. A [`Mistake`]
 //! names the field and the reason; the caller adds the file. No file is opened here.
 
+mod architecture;
+#[cfg(test)]
+mod tests;
+mod text;
+
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-use crate::{autoencoder, mewma};
+use crate::postprocess::Head;
+use crate::preprocess::Stage;
+
+pub use architecture::{Architecture, OnnxConfig, StatePair};
+pub(crate) use text::parameters_of;
+use text::{kind_of, parse_toml};
 
 /// Words of the API that no endpoint may be called.
 pub const RESERVED_NAMES: [&str; 8] = [
@@ -46,6 +55,11 @@ impl Mistake {
             field: field.into(),
             reason: reason.into(),
         }
+    }
+
+    /// The same mistake seen from outside: the field lies below `path`.
+    pub(crate) fn inside(self, path: &str) -> Self {
+        Self::new(format!("{path}.{}", self.field), self.reason)
     }
 }
 
@@ -114,13 +128,45 @@ pub struct EndpointManifest {
 }
 
 /// What is done to readings before the architecture sees them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Preprocessing {
-    /// Nothing.
+    /// Nothing that is declared.
     None,
-    /// Mean and scale of this stream, learned in its calibration.
+    /// Mean and scale of this stream, learned in its calibration; the architecture's own.
     StandardisePerStream,
+    /// Stages, in their order.
+    Stages(Vec<Stage>),
+}
+
+impl Preprocessing {
+    fn parse(value: toml::Value) -> Result<Self, Mistake> {
+        match value {
+            toml::Value::String(word) if word == "none" => Ok(Self::None),
+            toml::Value::String(word) if word == "standardise-per-stream" => {
+                Ok(Self::StandardisePerStream)
+            }
+            toml::Value::Array(tables) => {
+                let stages = tables.into_iter().enumerate().map(|(index, table)| {
+                    let path = format!("preprocessing[{index}]");
+                    let (kind, table) = kind_of(table, &path)?;
+                    Stage::parse(&kind, table, &path)
+                });
+                stages.collect::<Result<_, _>>().map(Self::Stages)
+            }
+            _ => Err(Mistake::new(
+                "preprocessing",
+                "is neither \"none\" nor a list of [[preprocessing]] tables",
+            )),
+        }
+    }
+
+    /// The declared stages; none for the words.
+    pub fn stages(&self) -> &[Stage] {
+        match self {
+            Self::Stages(stages) => stages,
+            Self::None | Self::StandardisePerStream => &[],
+        }
+    }
 }
 
 /// Where the weights come from.
@@ -131,40 +177,6 @@ pub struct Training {
     pub data: String,
     /// SHA-256 of the data or of what generates it, 64 hexadecimal digits; empty for `none`.
     pub hash: String,
-}
-
-/// The algorithm of a version and its parameters; `kind` in the `[architecture]` table chooses.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Architecture {
-    /// [`mewma`]: a self-calibrating control chart.
-    Mewma(mewma::Config),
-    /// [`autoencoder`]: a neural network over a short window.
-    Autoencoder(autoencoder::Config),
-}
-
-impl Architecture {
-    /// The word in the manifest.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Mewma(_) => "mewma",
-            Self::Autoencoder(_) => "autoencoder",
-        }
-    }
-
-    /// One arm an architecture: its parameters are a struct of its own with a `check` of its own.
-    fn parse(kind: &str, parameters: toml::Table) -> Result<Self, Mistake> {
-        match kind {
-            "mewma" => parameters_of(parameters, mewma::Config::check).map(Self::Mewma),
-            "autoencoder" => {
-                parameters_of(parameters, autoencoder::Config::check).map(Self::Autoencoder)
-            }
-            other => Err(Mistake::new(
-                "architecture.kind",
-                format!("\"{other}\" is not an architecture of this build"),
-            )),
-        }
-    }
 }
 
 /// `model.toml`: everything about a version that is not its weights.
@@ -178,6 +190,10 @@ pub struct ModelManifest {
     pub architecture: Architecture,
     /// What is done to readings first.
     pub preprocessing: Preprocessing,
+    /// What is made of the network's output; none for an architecture that answers by itself.
+    pub postprocessing: Option<Head>,
+    /// The features it was trained on, in order, where the file names them; they are then those of the endpoint.
+    pub features: Option<Vec<String>>,
     /// Readings that determine the state besides what the calibration learned; folding as many warms a new version.
     pub memory: u32,
     /// Readings a stream's calibration takes; 0 for a model without one.
@@ -201,8 +217,11 @@ pub struct ModelManifest {
 struct RawModelManifest {
     name: String,
     version: String,
-    architecture: toml::Table,
-    preprocessing: Preprocessing,
+    architecture: toml::Value,
+    #[serde(default = "no_preprocessing")]
+    preprocessing: toml::Value,
+    postprocessing: Option<toml::Value>,
+    features: Option<Vec<String>>,
     memory: u32,
     calibration: u32,
     max_gap_s: f64,
@@ -293,18 +312,20 @@ impl Feature {
 impl ModelManifest {
     /// Reads and checks the text of a `model.toml`.
     pub fn parse(text: &str) -> Result<Self, Mistake> {
-        let mut raw: RawModelManifest = parse_toml(text)?;
-        let kind = match raw.architecture.remove("kind") {
-            Some(toml::Value::String(kind)) => kind,
-            Some(_) => return Err(Mistake::new("architecture.kind", "is not a string")),
-            None => return Err(Mistake::new("architecture.kind", "is missing")),
+        let raw: RawModelManifest = parse_toml(text)?;
+        let (kind, table) = kind_of(raw.architecture, "architecture")?;
+        let architecture = Architecture::parse(&kind, table)?;
+        let head = |table| {
+            let (kind, table) = kind_of(table, "postprocessing")?;
+            Head::parse(&kind, table, "postprocessing")
         };
-        let architecture = Architecture::parse(&kind, raw.architecture)?;
         let manifest = Self {
             name: raw.name,
             version: raw.version,
             architecture,
-            preprocessing: raw.preprocessing,
+            preprocessing: Preprocessing::parse(raw.preprocessing)?,
+            postprocessing: raw.postprocessing.map(head).transpose()?,
+            features: raw.features,
             memory: raw.memory,
             calibration: raw.calibration,
             max_gap_s: raw.max_gap_s,
@@ -318,7 +339,37 @@ impl ModelManifest {
         Ok(manifest)
     }
 
+    /// An architecture that answers by itself has no declared parts; every other has a head.
+    fn check_parts(&self) -> Result<(), Mistake> {
+        let kind = self.architecture.kind();
+        if self.architecture.is_declared() {
+            check(
+                self.preprocessing != Preprocessing::StandardisePerStream,
+                "preprocessing",
+                &format!(
+                    "\"standardise-per-stream\" is no stage of \"{kind}\": declare kind = \"standardise\" with calibrated = true"
+                ),
+            )?;
+            return check(
+                self.postprocessing.is_some(),
+                "postprocessing",
+                &format!("is missing: what is made of the output of \"{kind}\"?"),
+            );
+        }
+        check(
+            self.preprocessing.stages().is_empty(),
+            "preprocessing",
+            &format!("\"{kind}\" prepares its readings by itself: no tables here"),
+        )?;
+        check(
+            self.postprocessing.is_none(),
+            "postprocessing",
+            &format!("\"{kind}\" answers by itself: no table here"),
+        )
+    }
+
     fn check(&self) -> Result<(), Mistake> {
+        self.check_parts()?;
         check_name("name", &self.name)?;
         check_version("version", &self.version)?;
         check(
@@ -354,6 +405,10 @@ impl ModelManifest {
         check_text("intended_use", &self.intended_use)?;
         check_text("licence", &self.licence)
     }
+}
+
+fn no_preprocessing() -> toml::Value {
+    toml::Value::Array(Vec::new())
 }
 
 /// Whether `name` has the form `[a-z0-9-]{1,64}` of endpoints and models.
@@ -419,50 +474,4 @@ fn is_date(text: &str) -> bool {
         && text.bytes().enumerate().all(form)
         && number(5..7).is_some_and(|month| (1..=12).contains(&month))
         && number(8..10).is_some_and(|day| (1..=31).contains(&day))
-}
-
-/// TOML to `T`; a syntax mistake is told by its line, any other by the path of its field.
-fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, Mistake> {
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let before = error
-            .span()
-            .map_or("", |span| text.get(..span.start).unwrap_or(""));
-        Mistake::new(
-            format!("line {}", before.lines().count().max(1)),
-            one_line(error.message()),
-        )
-    })?;
-    from_table(table)
-}
-
-fn from_table<T: DeserializeOwned>(table: toml::Table) -> Result<T, Mistake> {
-    serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
-        let path = error.path().to_string();
-        let reason = one_line(error.inner().message());
-        // "missing field `x`" is reported at the parent: the path ends where the key would be.
-        let field = match reason
-            .strip_prefix("missing field `")
-            .and_then(|rest| rest.split('`').next())
-        {
-            Some(key) if path == "." => key.to_owned(),
-            Some(key) if !path.ends_with(key) => format!("{path}.{key}"),
-            _ => path,
-        };
-        Mistake { field, reason }
-    })
-}
-
-fn parameters_of<T: DeserializeOwned>(
-    table: toml::Table,
-    check: fn(&T) -> Result<(), Mistake>,
-) -> Result<T, Mistake> {
-    let inside =
-        |mistake: Mistake| Mistake::new(format!("architecture.{}", mistake.field), mistake.reason);
-    let parameters: T = from_table(table).map_err(inside)?;
-    check(&parameters).map_err(inside)?;
-    Ok(parameters)
-}
-
-fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }

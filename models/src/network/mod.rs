@@ -3,10 +3,28 @@
 //! What stands between preprocessing and postprocessing: an architecture of ours with its weights, or a graph read from a file. It
 //! knows no features, no labels of a task, no calibration and no time. A network is immutable and shared; state and scratch belong
 //! to the caller. Promises: no allocation in [`Network::step`], one fixed order of operations, so that a row's bits are the same
-//! alone and in any batch. It does not check what it is given beyond the lengths.
+//! alone and in any batch. One file an architecture of ours. It does not check what it is given beyond the lengths.
+
+pub mod layers;
+pub mod linear;
+pub mod mlp;
+pub mod pca;
+pub mod recurrent;
+pub mod tcn;
+#[cfg(test)]
+mod tests;
+pub mod trees;
 
 use std::ops::Range;
 use std::sync::Arc;
+
+use crate::manifest::{Mistake, check};
+
+/// Most floats in a row between stages, layers and heads; bounds the scratch of a step.
+pub const MAX_WIDTH: usize = 8192;
+
+/// Most layers of one kind.
+pub const MAX_LAYERS: usize = 16;
 
 /// A named part of a network's output row.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +37,18 @@ pub struct Port {
     pub classes: Option<Arc<[String]>>,
     /// What the numbers are.
     pub kind: PortKind,
+}
+
+impl Port {
+    /// Numbers without classes.
+    pub fn values(name: &str, range: Range<usize>) -> Self {
+        Self {
+            name: name.to_owned(),
+            range,
+            classes: None,
+            kind: PortKind::Values,
+        }
+    }
 }
 
 /// What the numbers of a [`Port`] are.
@@ -87,4 +117,13 @@ pub trait Network: Send + Sync + 'static {
     fn is_build_bound(&self) -> bool {
         false
     }
+}
+
+/// Checks a count of units or layers.
+pub(crate) fn check_count(value: usize, most: usize, field: &str) -> Result<(), Mistake> {
+    check(
+        (1..=most).contains(&value),
+        field,
+        &format!("{value} is not in 1..={most}"),
+    )
 }
