@@ -98,19 +98,76 @@ fn cannot_listen(error: &std::io::Error) -> String {
 /// # Errors
 /// See [`StartError`]; nothing keeps running then.
 pub async fn start_with(config: Config, zoo: Zoo) -> Result<Running, StartError> {
+    let database = config.database.clone();
+    let running = build(config, &zoo).await;
+    running.map_err(|error| match error {
+        StartError::Store(error) => StartError::Store(store::explain(error, &database)),
+        other => other,
+    })
+}
+
+async fn build(config: Config, zoo: &Zoo) -> Result<Running, StartError> {
     let started = Instant::now();
     let metrics = telemetry::metrics_handle()?;
     quiet_steps();
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|error| StartError::Listen(config.listen, error))?;
-    let addr = listener
-        .local_addr()
-        .map_err(|error| StartError::Listen(config.listen, error))?;
+    let (listener, addr) = bind(config.listen).await?;
     let store::Opened { store, lock } = store::open(&config).await?;
-    let engine = register(&zoo, store.as_ref()).await?;
+    let engine = register(zoo, store.as_ref()).await?;
     report_costs(&engine, config.sessions.inline_below_us);
+    let tasks = Tasks::default();
+    let (pipeline, writing) = lay_road(&config, store, engine, &tasks).await?;
+    let mqtt = open_mqtt(&config, &pipeline, &tasks);
+    let site = Arc::new(Site {
+        pipeline,
+        sockets: Arc::new(Semaphore::new(config.connections.max)),
+        tracker: tasks.tracker,
+        stop: tasks.stop,
+        overdue: tasks.overdue,
+        ready: AtomicBool::new(true),
+        metrics,
+        mqtt,
+    });
+    site.tracker.spawn(tick(Arc::clone(&site)));
+    let serving = tokio::spawn(accept(listener, Arc::clone(&site)));
+    tracing::info!(%addr, took_ms = started.elapsed().as_millis() as u64, "ready");
+    Ok(Running {
+        addr,
+        site,
+        serving,
+        writing,
+        flush: tasks.flush,
+        drain: config.connections.drain,
+        _lock: lock,
+    })
+}
 
+/// What tasks are told, and who waits for them.
+#[derive(Default)]
+struct Tasks {
+    /// Those that a peer waits for.
+    tracker: TaskTracker,
+    /// Take nothing new.
+    stop: CancellationToken,
+    /// The time for stopping in order is over.
+    overdue: CancellationToken,
+    /// The writer: commit what is there and end.
+    flush: CancellationToken,
+}
+
+async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |error| StartError::Listen(listen, error);
+    let listener = TcpListener::bind(listen).await.map_err(refused)?;
+    let addr = listener.local_addr().map_err(refused)?;
+    Ok((listener, addr))
+}
+
+/// The road from a reading to its subscribers, with the writer at its end and what goes on behind it.
+async fn lay_road(
+    config: &Config,
+    store: Arc<dyn Store>,
+    engine: Engine,
+    tasks: &Tasks,
+) -> Result<(Arc<Pipeline>, JoinHandle<()>), StartError> {
     let (high_sample, high_stream) = store.high_ids().await?;
     let endpoints = engine.endpoints().into_iter().map(|one| one.name.clone());
     let (hub, feed) = Hub::new(
@@ -121,16 +178,9 @@ pub async fn start_with(config: Config, zoo: Zoo) -> Result<Running, StartError>
     );
     let rates = Arc::new(Rates::default());
     let (rollups, gatherer) = Gatherer::new(Arc::clone(&store), high_sample).await?;
-    let (handle, writer) = writer(
-        Arc::clone(&store),
-        config.store,
-        high_sample,
-        Recorder::new(Arc::clone(&hub), rollups, Arc::clone(&rates)),
-    );
-    let flush = CancellationToken::new();
-    let writing = tokio::spawn(writer.run(flush.clone()));
-    let tracker = TaskTracker::new();
-    let (stop, overdue) = (CancellationToken::new(), CancellationToken::new());
+    let recorder = Recorder::new(Arc::clone(&hub), rollups, Arc::clone(&rates));
+    let (handle, writer) = writer(Arc::clone(&store), config.store, high_sample, recorder);
+    let writing = tokio::spawn(writer.run(tasks.flush.clone()));
     let keeper = Keeper {
         store: Arc::clone(&store),
         keep: config.store.keep,
@@ -139,8 +189,8 @@ pub async fn start_with(config: Config, zoo: Zoo) -> Result<Running, StartError>
         calibration: engine.longest_calibration(),
     };
     // Not tracked: no peer waits for them, and a store that hangs must not hold up a stop. What they leave is made up for at the next start.
-    tokio::spawn(gatherer.run(stop.clone()));
-    tokio::spawn(keeper.run(stop.clone()));
+    tokio::spawn(gatherer.run(tasks.stop.clone()));
+    tokio::spawn(keeper.run(tasks.stop.clone()));
     let (pipeline, failing) = Pipeline::new(
         engine,
         store,
@@ -151,45 +201,23 @@ pub async fn start_with(config: Config, zoo: Zoo) -> Result<Running, StartError>
         high_stream,
     );
     let pipeline = Arc::new(pipeline);
-    tracker.spawn(rescue(Arc::clone(&pipeline), failing, stop.clone()));
-    let mqtt = config.mqtt.clone().map(|broker| {
-        let status = Arc::new(MqttStatus::default());
-        mqtt::open(
-            broker,
-            Arc::clone(&pipeline),
-            Arc::clone(&status),
-            &tracker,
-            Stopping {
-                stop: stop.clone(),
-                overdue: overdue.clone(),
-            },
-        );
-        status
-    });
-    let site = Arc::new(Site {
-        pipeline,
-        sockets: Arc::new(Semaphore::new(config.connections.max)),
-        tracker,
-        stop,
-        overdue,
-        ready: AtomicBool::new(true),
-        metrics,
-        mqtt,
-    });
+    let rescuing = rescue(Arc::clone(&pipeline), failing, tasks.stop.clone());
+    tasks.tracker.spawn(rescuing);
     // Ends with its feed's sender, which the pipeline holds.
     tokio::spawn(hub.run(feed));
-    site.tracker.spawn(tick(Arc::clone(&site)));
-    let serving = tokio::spawn(accept(listener, Arc::clone(&site)));
-    tracing::info!(%addr, took_ms = started.elapsed().as_millis() as u64, "ready");
-    Ok(Running {
-        addr,
-        site,
-        serving,
-        writing,
-        flush,
-        drain: config.connections.drain,
-        _lock: lock,
-    })
+    Ok((pipeline, writing))
+}
+
+fn open_mqtt(config: &Config, pipeline: &Arc<Pipeline>, tasks: &Tasks) -> Option<Arc<MqttStatus>> {
+    let broker = config.mqtt.clone()?;
+    let status = Arc::new(MqttStatus::default());
+    let stopping = Stopping {
+        stop: tasks.stop.clone(),
+        overdue: tasks.overdue.clone(),
+    };
+    let (pipeline, shown) = (Arc::clone(pipeline), Arc::clone(&status));
+    mqtt::open(broker, pipeline, shown, &tasks.tracker, stopping);
+    Some(status)
 }
 
 /// Makes endpoints and versions known to the store and the engine.

@@ -21,7 +21,7 @@ use super::{
     DeviceRow, History, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError,
     StoredReceipts, StoredSample, StoredStream, StoredSwitch, schema,
 };
-use crate::stream::{Row, Snapshot, StreamKey, What, now_ms};
+use crate::stream::{RefusalRow, Row, Snapshot, StreamKey, What, now_ms};
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
@@ -394,63 +394,68 @@ async fn insert_samples(connection: &mut SqliteConnection, rows: &[&Row]) -> Res
 
 /// Everything that a reading seldom brings: refusals, log rows, gaps, snapshots, feedback.
 async fn write_extras(connection: &mut SqliteConnection, row: &Row) -> Result<()> {
-    match &row.what {
-        What::Sample(_) => {}
-        What::Refusal(refusal) => {
-            sqlx::query(
-                "INSERT INTO refusals (stream_id, pos, epoch, seq, code, message, consumed, at) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(row.stream.id)
-            .bind(signed(row.after.pos))
-            .bind(signed(refusal.epoch))
-            .bind(refusal.seq.map(signed))
-            .bind(refusal.code.as_str())
-            .bind(refusal.message.clone())
-            .bind(refusal.consumed)
-            .bind(refusal.at)
-            .execute(&mut *connection)
-            .await?;
-        }
-        What::Epoch => {
-            insert_log_row(
-                connection,
-                row,
-                log_kind::EPOCH,
-                None,
-                None,
-                "started by the device",
-            )
-            .await?;
-        }
-        What::Reset { reason } => {
-            insert_log_row(connection, row, log_kind::RESET, None, None, reason).await?;
-        }
-        What::Switch {
-            version,
-            reason,
-            warm_from,
-        } => {
-            insert_log_row(
-                connection,
-                row,
-                log_kind::SWITCH,
-                Some(version.id),
-                *warm_from,
-                reason,
-            )
-            .await?;
-        }
-        What::Feedback { epoch, seq, label } => {
-            insert_feedback(connection, row.stream.id, *epoch, *seq, label).await?;
-        }
-    }
+    write_what(connection, row).await?;
     if let Some(gaps) = &row.gaps {
         replace_gaps(connection, row, gaps).await?;
     }
     if let Some(snapshot) = &row.snapshot {
         insert_snapshot(connection, row, snapshot).await?;
     }
+    Ok(())
+}
+
+async fn write_what(connection: &mut SqliteConnection, row: &Row) -> Result<()> {
+    match &row.what {
+        What::Sample(_) => Ok(()),
+        What::Refusal(refusal) => insert_refusal(connection, row, refusal).await,
+        What::Epoch => {
+            let reason = "started by the device";
+            insert_log_row(connection, row, log_kind::EPOCH, None, None, reason).await
+        }
+        What::Reset { reason } => {
+            insert_log_row(connection, row, log_kind::RESET, None, None, reason).await
+        }
+        What::Switch {
+            version,
+            reason,
+            warm_from,
+        } => {
+            let version = Some(version.id);
+            insert_log_row(
+                connection,
+                row,
+                log_kind::SWITCH,
+                version,
+                *warm_from,
+                reason,
+            )
+            .await
+        }
+        What::Feedback { epoch, seq, label } => {
+            insert_feedback(connection, row.stream.id, *epoch, *seq, label).await
+        }
+    }
+}
+
+async fn insert_refusal(
+    connection: &mut SqliteConnection,
+    row: &Row,
+    refusal: &RefusalRow,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO refusals (stream_id, pos, epoch, seq, code, message, consumed, at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(row.stream.id)
+    .bind(signed(row.after.pos))
+    .bind(signed(refusal.epoch))
+    .bind(refusal.seq.map(signed))
+    .bind(refusal.code.as_str())
+    .bind(refusal.message.clone())
+    .bind(refusal.consumed)
+    .bind(refusal.at)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
