@@ -5,6 +5,7 @@
 //! by compare-and-set on its position, that one server writes at a time, and that what `commit` returned is synced (as
 //! configured). Knows nothing of sockets, models or sessions.
 
+mod cells;
 mod disk;
 pub mod history;
 pub mod lock;
