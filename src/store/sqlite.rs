@@ -12,11 +12,12 @@ mod read;
 mod receipts;
 mod transaction;
 mod upkeep;
+mod versions;
 
 pub use explain::explain;
 pub use history::SqliteHistory;
 
-use super::rows::{self, Move, gather_moves, log_kind, numbering_code, signed};
+use super::rows::{Move, gather_moves, log_kind, numbering_code, signed};
 use super::{
     DeviceRow, History, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError,
     StoredReceipts, StoredSample, StoredStream, StoredSwitch, schema,
@@ -30,7 +31,6 @@ use sqlx::sqlite::{
 use sqlx::{Connection, Row as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tidegate_protocol::EndpointName;
 use tidegate_protocol::codec::encode_output;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -223,62 +223,6 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<DeviceRow>>> {
         Box::pin(read::devices(&self.readers, endpoint, cursor, limit))
-    }
-
-    fn register_version<'a>(
-        &'a self,
-        endpoint: &'a EndpointName,
-        model: &'a str,
-        version: &'a str,
-        hash: &'a [u8; 32],
-    ) -> BoxFuture<'a, Result<i64>> {
-        Box::pin(async move {
-            let mut writer = self.writer.lock().await;
-            let connection = writer.as_mut().ok_or_else(closed)?;
-            sqlx::query(
-                "INSERT INTO versions (endpoint, model, version, hash, seen_at) VALUES (?, ?, ?, ?, ?) \
-                 ON CONFLICT DO NOTHING",
-            )
-            .bind(endpoint.as_str())
-            .bind(model)
-            .bind(version)
-            .bind(hash.as_slice())
-            .bind(now_ms())
-            .execute(&mut *connection)
-            .await?;
-            let row = sqlx::query(
-                "SELECT id, hash FROM versions WHERE endpoint = ? AND model = ? AND version = ?",
-            )
-            .bind(endpoint.as_str())
-            .bind(model)
-            .bind(version)
-            .fetch_one(connection)
-            .await?;
-            rows::check_hash([endpoint.as_str(), model, version], row.get(1), hash)?;
-            Ok(row.get(0))
-        })
-    }
-
-    fn register_endpoint<'a>(
-        &'a self,
-        name: &'a EndpointName,
-        revision: u32,
-        manifest: &'a str,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let mut writer = self.writer.lock().await;
-            let connection = writer.as_mut().ok_or_else(closed)?;
-            sqlx::query(
-                "INSERT INTO endpoints (name, revision, manifest, seen_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            )
-            .bind(name.as_str())
-            .bind(revision)
-            .bind(manifest)
-            .bind(now_ms())
-            .execute(connection)
-            .await?;
-            Ok(())
-        })
     }
 
     fn receipts<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<StoredReceipts>> {
