@@ -1,5 +1,6 @@
 //! Versions come, are promoted, rolled back and put away while devices stream.
 
+mod command;
 mod folder;
 mod repository;
 mod swap;

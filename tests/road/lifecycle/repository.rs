@@ -326,3 +326,27 @@ async fn a_changed_schema_needs_another_revision_and_the_next_start() {
     let running = run(raw).await.expect("it starts");
     assert!(running.stop().await);
 }
+
+#[tokio::test]
+async fn a_stream_whose_version_is_gone_goes_on_calibrated_under_the_one_that_serves() {
+    let folder = Folder::new();
+    folder.add("1.1.0");
+    let server = server_on(&folder).await;
+    let values = crate::common::rig(9, super::CALIBRATED + 40);
+    let query = "device=rig-1&version=mewma/1.1.0";
+    let mut device = server
+        .device_with(query, tidegate_protocol::Codec::Json)
+        .await;
+    device.stream(&values, 0, super::CALIBRATED).await;
+    drop(device);
+    fs::remove_dir_all(folder.version("mewma/1.1.0")).expect("gone");
+    let server = server.restart().await;
+    let mut device = server.device("rig-1").await;
+    let (from, to) = (super::CALIBRATED, super::CALIBRATED + 20);
+    super::check(&device.stream(&values, from, to).await, MEWMA);
+    // And over a restart it is that one's.
+    drop(device);
+    let server = server.restart().await;
+    let mut device = server.device("rig-1").await;
+    super::check(&device.stream(&values, to, to + 20).await, MEWMA);
+}
