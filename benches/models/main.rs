@@ -97,7 +97,7 @@ fn time_network(network: &dyn Network, rows: usize) -> f64 {
                 black_box(&inputs),
                 black_box(&mut outputs),
                 &mut scratch,
-            )
+            );
         });
     }
     let mut states: Vec<_> = states.iter_mut().map(|state| &mut state[..]).collect();
@@ -107,7 +107,7 @@ fn time_network(network: &dyn Network, rows: usize) -> f64 {
             black_box(&inputs),
             black_box(&mut outputs),
             &mut scratch,
-        )
+        );
     }) / rows as f64
 }
 
@@ -228,7 +228,7 @@ fn trees(figures: &mut Figures, python: Option<&PathBuf>) -> Result<()> {
         forest.run(
             black_box(next.next().expect("it goes round")),
             black_box(&mut output),
-        )
+        );
     });
     let mut outputs = vec![0.0; 256];
     let batch = time(|| forest.run_rows(black_box(&rows), black_box(&mut outputs))) / 256.0;
