@@ -344,7 +344,7 @@ fn a_state_beyond_its_bound_is_refused() {
     ]);
     let text = refusal("classification", &manifest(&text), &bytes);
     assert!(
-        text.contains("a stream's state would be 66257 floats, more than 65536"),
+        text.contains("a stream's state would be 66252 floats, more than 65536"),
         "{text}"
     );
 }

@@ -354,8 +354,8 @@ fn a_reading_that_must_not_miss_a_value_is_answered_with_the_reason_and_changes_
     assert_eq!(stream.take([1.0, f32::NAN, 3.0]), failed);
     assert_eq!(stream.state, before);
     // In a batch it fails alone.
-    let (mut a, mut b) = (before.clone(), before.clone());
-    let mut outputs = [failed.clone(), failed.clone()];
+    let (mut a, mut b) = (before.clone(), before);
+    let mut outputs = [failed.clone(), failed];
     model.step_batch(
         &mut [&mut a, &mut b],
         &[&[2.0, 2.0, 3.0], &[f32::NAN, 2.0, 3.0]],
