@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod mewma;
 pub mod network;
 pub mod numerics;
+pub mod onnx;
 pub mod output;
 pub mod postprocess;
 pub mod preprocess;
