@@ -74,6 +74,11 @@ pub trait Model: Send + Sync + 'static {
         }
     }
 
+    /// Whether the bits hold for this build only, because some operation is candle's own.
+    fn is_build_bound(&self) -> bool {
+        false
+    }
+
     /// The same arithmetic as a plain candle graph, slow and easy to read; agrees with [`Model::step`] within 1e-5 relative.
     fn reference(&self, state: &mut [f32], values: &[f32]) -> candle_core::Result<Output>;
 }
