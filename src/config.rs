@@ -4,20 +4,19 @@
 //! typed). One conversion reports every problem at once, before any socket opens. Every bound of the server stands here
 //! with its default. Does not read command lines; the flags arrive as an [`Overrides`].
 
+mod bounds;
 mod database;
 mod raw;
+mod said;
 
 pub use database::{Database, FILE_NAME, SecretUrl};
-pub use raw::{RawConfig, RawConnections, RawLive, RawMqtt, RawSessions, RawStore};
+pub use raw::{RawConfig, RawConnections, RawInference, RawLive, RawMqtt, RawSessions, RawStore};
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Longest that anything is kept by its age: a hundred years.
-const MOST_DAYS: u64 = 36_500;
 
 /// Why the server does not start; each problem names its key.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +61,8 @@ pub struct Config {
     pub connections: Connections,
     /// Sessions in memory.
     pub sessions: RawSessions,
+    /// Versions and where they run.
+    pub inference: RawInference,
     /// The durable record.
     pub store: StoreConfig,
     /// Live subscribers.
@@ -162,12 +163,7 @@ impl RawConfig {
     pub fn read(file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(file) = file {
-            if !file.is_file() {
-                return Err(ConfigError::Read(format!(
-                    "{}: no such file",
-                    file.display()
-                )));
-            }
+            said::check_file(file).map_err(ConfigError::Read)?;
             figment = figment.merge(Toml::file_exact(file));
         }
         // Left out: variables that other parts of the project read.
@@ -185,7 +181,7 @@ impl RawConfig {
         let mut raw: Self = figment
             .merge(variables)
             .extract()
-            .map_err(|error| ConfigError::Read(error.to_string()))?;
+            .map_err(|error| ConfigError::Read(said::mistakes(error)))?;
         overrides.apply(&mut raw);
         Ok(raw)
     }
@@ -211,7 +207,13 @@ impl RawConfig {
         if listen.is_none() {
             problems.push(format!("listen {:?}: expected ADDRESS:PORT", self.listen));
         }
-        check_bounds(&self, &mut problems);
+        bounds::check(&self, &mut problems);
+        if let Some(dir) = &self.models_dir
+            && !dir.is_dir()
+        {
+            let dir = dir.display();
+            problems.push(format!("models_dir {dir}: no such folder"));
+        }
         let mqtt = check_mqtt(&self.mqtt, &mut problems);
         let database = database::parse(self.store.url.as_ref(), &self.data_dir)
             .map_err(|reason| problems.push(format!("store.url: {reason}")))
@@ -243,6 +245,7 @@ impl RawConfig {
                 request: seconds(self.connections.request_s),
             },
             sessions: self.sessions,
+            inference: self.inference,
             store: StoreConfig {
                 queue: self.store.queue,
                 max_batch: self.store.max_batch,
@@ -280,158 +283,6 @@ impl Overrides {
         if let Some(url) = self.store_url {
             raw.store.url = Some(url.into());
         }
-    }
-}
-
-fn check_bounds(raw: &RawConfig, problems: &mut Vec<String>) {
-    let mut within = |key: &str, value: u64, least: u64, most: u64| {
-        if !(least..=most).contains(&value) {
-            problems.push(format!("{key} {value}: expected {least} to {most}"));
-        }
-    };
-    within("connections.max", raw.connections.max as u64, 1, 1_000_000);
-    within(
-        "connections.ping_s",
-        raw.connections.ping_s.into(),
-        1,
-        3_600,
-    );
-    within(
-        "connections.pong_s",
-        raw.connections.pong_s.into(),
-        1,
-        3_600,
-    );
-    within(
-        "connections.overload_close_s",
-        raw.connections.overload_close_s.into(),
-        1,
-        3_600,
-    );
-    within(
-        "connections.drain_s",
-        raw.connections.drain_s.into(),
-        1,
-        3_600,
-    );
-    let connections = &raw.connections;
-    within(
-        "connections.outbox",
-        connections.outbox as u64,
-        64,
-        1_000_000,
-    );
-    let waits = [
-        ("connections.commit_wait_s", connections.commit_wait_s),
-        ("connections.request_s", connections.request_s),
-    ];
-    for (key, seconds) in waits {
-        within(key, seconds.into(), 1, 3_600);
-    }
-    within(
-        "sessions.max_repeats",
-        raw.sessions.max_repeats as u64,
-        1,
-        1_000_000,
-    );
-    within("sessions.max", raw.sessions.max as u64, 1, 100_000_000);
-    within("sessions.idle_s", raw.sessions.idle_s.into(), 1, 31_536_000);
-    within(
-        "sessions.snapshot_every",
-        raw.sessions.snapshot_every.into(),
-        1,
-        100_000,
-    );
-    within("sessions.max_gaps", raw.sessions.max_gaps as u64, 1, 10_000);
-    within(
-        "sessions.offline_after_s",
-        raw.sessions.offline_after_s.into(),
-        1,
-        86_400,
-    );
-    within(
-        "sessions.max_failed_steps",
-        raw.sessions.max_failed_steps.into(),
-        0,
-        1_000_000,
-    );
-    within("store.queue", raw.store.queue as u64, 1_024, 10_000_000);
-    within("store.max_batch", raw.store.max_batch as u64, 1, 65_536);
-    within(
-        "store.commit_interval_ms",
-        raw.store.commit_interval_ms.into(),
-        0,
-        1_000,
-    );
-    within("store.keep_days", raw.store.keep_days.into(), 0, MOST_DAYS);
-    within(
-        "store.max_bytes",
-        raw.store.max_bytes,
-        1_000_000,
-        tidegate_protocol::MAX_NUMBER,
-    );
-    within(
-        "store.min_free_bytes",
-        raw.store.min_free_bytes,
-        0,
-        tidegate_protocol::MAX_NUMBER,
-    );
-    within(
-        "store.keep_minutes_days",
-        raw.store.keep_minutes_days.into(),
-        0,
-        MOST_DAYS,
-    );
-    within(
-        "store.keep_hours_days",
-        raw.store.keep_hours_days.into(),
-        0,
-        MOST_DAYS,
-    );
-    within(
-        "store.commit_timeout_s",
-        raw.store.commit_timeout_s.into(),
-        1,
-        3_600,
-    );
-    within(
-        "live.max_subscriptions",
-        raw.live.max_subscriptions as u64,
-        1,
-        10_000,
-    );
-    within("live.outbox", raw.live.outbox as u64, 16, 1_000_000);
-    within(
-        "live.outbox_bytes",
-        raw.live.outbox_bytes as u64,
-        64 * 1024,
-        1 << 30,
-    );
-    within("live.stall_s", raw.live.stall_s.into(), 1, 600);
-    within("live.recover_s", raw.live.recover_s.into(), 1, 3_600);
-    within("live.ring_bytes", raw.live.ring_bytes as u64, 0, 1 << 36);
-    within("live.backlog", raw.live.backlog as u64, 16, 1_000_000);
-    within(
-        "live.max_recover",
-        raw.live.max_recover.into(),
-        0,
-        1_000_000,
-    );
-    within(
-        "mqtt.receive_maximum",
-        raw.mqtt.receive_maximum.into(),
-        1,
-        65_535,
-    );
-    within("mqtt.outbox", raw.mqtt.outbox as u64, 16, 1_000_000);
-    within("mqtt.answer_wait_s", raw.mqtt.answer_wait_s.into(), 0, 60);
-    within("mqtt.keep_alive_s", raw.mqtt.keep_alive_s.into(), 5, 3_600);
-    within("mqtt.streams", raw.mqtt.streams as u64, 1, 10_000_000);
-    if !matches!(raw.store.synchronous.as_str(), "full" | "normal") {
-        problems.push(format!(
-            "store.synchronous {:?}: expected full or normal",
-            raw.store.synchronous
-        ));
     }
 }
 
@@ -484,7 +335,8 @@ fn parse_mqtt_url(url: &str) -> Option<Broker> {
         Some((host, port)) => (host, port.parse().ok()?),
         None => (address, 1883),
     };
-    (!host.is_empty()).then(|| (credentials, host.to_owned(), port))
+    let is_host = !host.is_empty() && !host.contains(['/', '?', '#', ' ']);
+    is_host.then(|| (credentials, host.to_owned(), port))
 }
 
 #[cfg(test)]
@@ -547,7 +399,9 @@ mod tests {
         assert_eq!((host.as_str(), port), ("broker", 1884));
         assert_eq!(parse_mqtt_url("mqtt://broker").unwrap().2, 1883);
         assert!(parse_mqtt_url("broker").is_none());
-        assert!(parse_mqtt_url("mqtt://").is_none());
+        for refused in ["mqtt://", "mqtt://broker/topic", "mqtt://broker?ssl=true"] {
+            assert!(parse_mqtt_url(refused).is_none(), "{refused}");
+        }
     }
 
     #[test]

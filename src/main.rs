@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use tidegate::cli::Cli;
+use tidegate::cli::{Cli, one_line};
 
 fn main() -> ExitCode {
     // candle's kernels start their thread pool on first use; one thread is fastest for rows, and steps run across sessions.
@@ -23,6 +23,6 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("tidegate: {error:#}");
+    eprintln!("tidegate: {}", one_line(error));
     ExitCode::FAILURE
 }

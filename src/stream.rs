@@ -3,6 +3,10 @@
 //! Plain data, no behaviour beyond small helpers. Below every other module of the server: `store`, `inference`, `push` and
 //! `session` all speak in these types and never import each other's insides.
 
+mod moment;
+
+pub use moment::{Moment, parse_iso};
+
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tidegate_protocol::message::Label;
@@ -45,6 +49,14 @@ impl std::fmt::Display for StreamKey {
     }
 }
 
+/// `1 sample`, `2 samples`: a count with its noun.
+pub fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
 /// A stream as the store knows it: its row id and its key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StreamRef {
@@ -70,6 +82,55 @@ pub struct VersionRef {
 impl std::fmt::Display for VersionRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.model, self.version)
+    }
+}
+
+/// Why a version was put in place on a stream, as its row says.
+pub mod reason {
+    /// It was in production when the stream began.
+    pub const OPENED: &str = "opened";
+    /// It came into production.
+    pub const PRODUCTION: &str = "production";
+    /// The connection asked for it.
+    pub const PINNED: &str = "pinned";
+    /// A connection that asks for no version took a pinned stream over.
+    pub const RELEASED: &str = "released";
+    /// The version before it kept failing.
+    pub const FAILING: &str = "failing";
+    /// The version before it is not there any more.
+    pub const GONE: &str = "version gone";
+}
+
+/// What a version is to its endpoint. One version an endpoint is in production.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// There, and asked by name only.
+    Testing,
+    /// A candidate: `status=staging` asks for the newest of them.
+    Staging,
+    /// Serves every stream that is not pinned.
+    Production,
+    /// Was replaced or put away; still there for the streams that are pinned to it, and for replays.
+    Archived,
+}
+
+impl Status {
+    /// Every status, in its usual order.
+    pub const ALL: [Self; 4] = [
+        Self::Testing,
+        Self::Staging,
+        Self::Production,
+        Self::Archived,
+    ];
+
+    /// The word for it, in the database and for peers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Testing => "testing",
+            Self::Staging => "staging",
+            Self::Production => "production",
+            Self::Archived => "archived",
+        }
     }
 }
 
@@ -282,7 +343,7 @@ pub enum What {
     Switch {
         /// Who serves.
         version: Arc<VersionRef>,
-        /// Why: `opened`, `pinned`, `failing`.
+        /// Why: one of [`reason`].
         reason: &'static str,
         /// The state was calibrated on the stream's first readings since its last reset, and folded over all behind this position.
         warm_from: Option<u64>,

@@ -3,6 +3,7 @@
 //! Nothing per reading is logged above debug. Metric labels are few and fixed; device ids are never labels.
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tracing_subscriber::EnvFilter;
@@ -27,6 +28,14 @@ pub mod metric {
     pub const DUPLICATES: &str = "tidegate_duplicates_total";
     /// Steps that failed.
     pub const STEPS_FAILED: &str = "tidegate_steps_failed_total";
+    /// Versions that were found, by `state`: ready, not_ready.
+    pub const VERSIONS: &str = "tidegate_versions";
+    /// Mistakes found in the folder of models while the server runs.
+    pub const MODEL_MISTAKES: &str = "tidegate_model_mistakes_total";
+    /// Versions put in place on streams, by `reason`.
+    pub const SWITCHES: &str = "tidegate_switches_total";
+    /// Streams in memory that are still to be moved to their production version.
+    pub const STREAMS_TO_MOVE: &str = "tidegate_streams_to_move";
     /// Messages that wait for devices.
     pub const OUTBOX_MESSAGES: &str = "tidegate_outbox_messages";
     /// Readings sent again that wait for a commit.
@@ -108,12 +117,16 @@ const STAGE_BUCKETS: [f64; 16] = [
     1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 2e-1, 1.0,
 ];
 
-/// Logs to standard error: `TIDEGATE_LOG` (such as `info,tidegate=debug`), JSON when `TIDEGATE_LOG_FORMAT=json`.
+/// Logs to standard error, in colours on a terminal only: `TIDEGATE_LOG` (such as `info,tidegate=debug`), JSON when `TIDEGATE_LOG_FORMAT=json`.
 pub fn init_logs(default: &str) {
+    // What the database's client has to say of a slow or restarted server is said by the store, in words of this program.
+    let default = format!("{default},sqlx::pool=error,sqlx::postgres::notice=error");
     let filter =
         EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(!plain && std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let json = std::env::var("TIDEGATE_LOG_FORMAT").is_ok_and(|format| format == "json");
     // A second call (tests start several servers in one process) keeps the first subscriber.

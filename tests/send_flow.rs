@@ -162,9 +162,18 @@ fn another_file_under_the_same_device_is_refused_before_it_is_mixed_in() {
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        said.contains("already holds other readings in epoch 0"),
+        said.contains("already holds other readings in epoch 0") && said.contains("choose another"),
         "{said}"
     );
+    let counted = ["already stored", "acked", "nacked", "not settled"];
+    let counted = counted.map(|name| count(&refused, name));
+    assert_eq!(
+        counted.iter().sum::<u64>(),
+        80,
+        "every row is accounted for"
+    );
+    // It stops at the first nack; others may have been on their way.
+    assert!(counted[..2] == [0, 0] && counted[2] >= 1, "{counted:?}");
     assert_eq!(
         count(&send(&one, port, &[]).output().unwrap(), "already stored"),
         50

@@ -2,6 +2,7 @@
 
 use crate::config::{Database, Overrides, RawConfig};
 use crate::store::sqlite::copy;
+use crate::stream::counted;
 use anyhow::bail;
 use clap::Args;
 use std::path::PathBuf;
@@ -97,6 +98,7 @@ impl std::fmt::Display for Said {
             bytes,
         } = self.0;
         let mib = bytes as f64 / f64::from(1 << 20);
-        write!(f, "{samples} samples of {streams} streams, {mib:.1} MiB")
+        let (samples, streams) = (counted(samples, "sample"), counted(streams, "stream"));
+        write!(f, "{samples} of {streams}, {mib:.1} MiB")
     }
 }

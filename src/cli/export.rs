@@ -8,9 +8,11 @@ use crate::export::{self, Exported, Form, Sheet};
 use crate::inference::load_zoo;
 use crate::store::History;
 use crate::store::history::SampleFilter;
+use crate::stream::counted;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -73,6 +75,20 @@ impl From<FormName> for Form {
 /// # Errors
 /// What keeps the file from being whole; it is not made then.
 pub async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
+    match export_to(&args).await {
+        // Who reads has enough, as `head` does.
+        Err(error) if args.out == Path::new("-") && is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        exported => exported.map_err(|error| args.source.named(error)),
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref());
+    let mut kinds = kinds.map(std::io::Error::kind);
+    kinds.any(|kind| kind == ErrorKind::BrokenPipe)
+}
+
+async fn export_to(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     args.range.check()?;
     let told = super::told_to_stop()?;
     if args.format == FormName::Parquet && args.out == Path::new("-") {
@@ -80,7 +96,7 @@ pub async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     }
     let output = Output::open(&args.out, args.force)?;
     let history = args.source.open(1).await?;
-    let features = features(&args)?;
+    let features = features(args)?;
     let columns = export::columns(&features);
     let mut sheet = Sheet::new(args.format.into(), columns, output);
     let filter = SampleFilter {
@@ -126,8 +142,7 @@ async fn write(
     sheet: &mut Sheet<Output>,
 ) -> anyhow::Result<Exported> {
     let bar = ProgressBar::with_draw_target(Some(BAR), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:40} {percent} % {eta}");
-    bar.set_style(style.expect("the template is a constant"));
+    bar.set_style(super::said::bar("{bar:40} {percent} % {eta}"));
     let progress = |share: f64| bar.set_position((share * BAR as f64) as u64);
     let exported = export::export(history, filter, features, sheet, progress).await;
     bar.finish_and_clear();
@@ -138,8 +153,9 @@ fn say(out: &Path, exported: Exported) {
     let Exported { rows, damaged } = exported;
     if damaged > 0 {
         eprintln!(
-            "tidegate: the stored output of {damaged} samples is damaged: their cells are empty"
+            "tidegate: the stored output of {} is damaged: left empty",
+            counted(damaged, "sample")
         );
     }
-    eprintln!("{}: {rows} samples", out.display());
+    eprintln!("{}: {}", out.display(), counted(rows, "sample"));
 }

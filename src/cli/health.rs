@@ -1,6 +1,7 @@
 //! `tidegate health`: is the server ready? For container health checks, where no other HTTP client is at hand.
 //!
-//! One GET of `/health/ready` over a plain socket within two seconds; says one line and answers with the exit code.
+//! One GET of `/health/ready` over a plain socket within two seconds; says one line, with the parts of a server that is not ready, and answers
+//! with the exit code.
 
 use super::ask::{Answer, ask};
 use anyhow::bail;
@@ -31,7 +32,7 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(reason) => {
-            println!("{}: not ready: {reason:#}", args.url);
+            println!("{}: not ready: {}", args.url, super::one_line(&reason));
             Ok(ExitCode::FAILURE)
         }
     }
@@ -41,9 +42,22 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
 fn judge(answer: &Answer) -> anyhow::Result<()> {
     match answer.status() {
         Some(200) => Ok(()),
-        Some(_) => bail!("{}", answer.line),
+        Some(_) => bail!("{}", parts(answer).unwrap_or_else(|| answer.line.clone())),
         None => bail!("no HTTP answer"),
     }
+}
+
+/// The parts that readiness depends on, as the body names them; `None` where it is another body.
+fn parts(answer: &Answer) -> Option<String> {
+    let mut parts = Vec::new();
+    for name in ["store", "mqtt"] {
+        let part = answer.field(name)?;
+        parts.push(format!("{name}: {}", part.as_str()?));
+    }
+    if answer.field("stopping")?.as_bool()? {
+        parts.push("stopping".to_owned());
+    }
+    Some(parts.join(", "))
 }
 
 #[cfg(test)]
@@ -82,6 +96,23 @@ mod tests {
             let url = answer_with(answer).await;
             assert_eq!(code_of(url).await, ExitCode::FAILURE, "{answer}");
         }
+    }
+
+    #[test]
+    fn a_server_that_is_not_ready_says_which_part() {
+        let said = |body: &str| {
+            let answer = Answer {
+                line: "HTTP/1.1 503 Service Unavailable".into(),
+                body: body.into(),
+            };
+            judge(&answer).unwrap_err().to_string()
+        };
+        let body =
+            r#"{"ready":false,"store":"full","synchronous":"full","mqtt":"off","stopping":false}"#;
+        assert_eq!(said(body), "store: full, mqtt: off");
+        let body = r#"{"ready":false,"store":"ok","mqtt":"connected","stopping":true}"#;
+        assert_eq!(said(body), "store: ok, mqtt: connected, stopping");
+        assert_eq!(said("a proxy's page"), "HTTP/1.1 503 Service Unavailable");
     }
 
     #[tokio::test]

@@ -7,12 +7,12 @@
 use super::send::{Bar, DEFAULT_URL, stream_until_ctrl_c};
 use super::table::{self, Table};
 use crate::client::{Address, Observer, Source, Tally, Target, hello};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const FROM_CONTENT: u64 = 1 << 52;
 /// made of the file's content unless --epoch names one, so that the same file imported again is stored once.
 ///
 /// A row that cannot be read (a cell that is no number, another count of cells) or that the server refuses is named by line and left out.
-/// The summary says how many rows were read, imported, already stored, bad and refused.
+/// The summary says how many rows were read, imported, already stored, bad and refused, and, where it ended early, not settled.
 ///
 /// Exits with 0 only when every row of the file is stored.
 #[derive(Debug, Clone, Args)]
@@ -208,7 +208,15 @@ impl BadRows {
                 writeln!(file, "line,reason")?;
                 Ok(file)
             });
-            begun.with_context(|| format!("--bad-rows {}", path.display()))
+            begun.map_err(|error| match error.kind() {
+                ErrorKind::AlreadyExists => {
+                    anyhow!(
+                        "{}: there already; name another file with --bad-rows",
+                        path.display()
+                    )
+                }
+                _ => anyhow!("--bad-rows {}: {error}", path.display()),
+            })
         });
         Ok(Self {
             source: source.to_owned(),
@@ -274,6 +282,13 @@ impl Summary {
         }
     }
 
+    /// Rows that were not sent, or not answered, because it ended early.
+    fn not_settled(&self) -> u64 {
+        let refused: u64 = self.refused.values().sum();
+        let known = self.imported + self.already_stored + self.bad + refused;
+        self.read.saturating_sub(known)
+    }
+
     /// Whether every row of the file is stored.
     fn is_whole(&self) -> bool {
         self.imported + self.already_stored == self.read
@@ -296,7 +311,10 @@ impl fmt::Display for Summary {
         if !codes.is_empty() {
             write!(f, " ({})", codes.join(", "))?;
         }
-        Ok(())
+        match self.not_settled() {
+            0 => Ok(()),
+            open => write!(f, "\nnot settled: {open}"),
+        }
     }
 }
 

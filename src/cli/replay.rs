@@ -7,7 +7,7 @@ use super::source::{self, RangeArgs, SourceArgs};
 use crate::replay::{self, Comparison, Options, Outcome, Progress, Verified, Versions};
 use crate::store::history::{LoggedStream, all_streams};
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -76,7 +76,7 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     match replay(&args).await {
         Ok(code) => Ok(ExitCode::from(code)),
         Err(error) => {
-            eprintln!("tidegate: {error:#}");
+            eprintln!("tidegate: {}", super::one_line(&args.source.named(error)));
             Ok(ExitCode::from(INCOMPLETE))
         }
     }
@@ -173,8 +173,7 @@ impl Bar {
     fn new(streams: &[LoggedStream]) -> Self {
         let samples = streams.iter().map(|stream| stream.samples).sum();
         let bar = ProgressBar::with_draw_target(Some(samples), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {eta}");
-        bar.set_style(style.expect("the template is a constant"));
+        bar.set_style(super::said::bar("{bar:40} {pos}/{len} {rate} {eta}"));
         Self(bar)
     }
 }

@@ -3,11 +3,12 @@
 //! Reads and checks the whole file first, asks the server for the endpoint's features and what it holds already, then streams the
 //! rest and comes back after a cut. Prints a summary; succeeds only when every reading is stored.
 
+use super::said;
 use super::table::{self, Table};
 use crate::client::{Address, Observer, Outcome, Source, Tally, Target, hello, stream};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -274,7 +275,12 @@ pub(super) async fn stream_until_ctrl_c(
 
 fn finish(outcome: Outcome, readings: u64, took: Duration) -> anyhow::Result<ExitCode> {
     let tally = &outcome.tally;
-    println!("{}", Summary { tally, took });
+    let summary = Summary {
+        tally,
+        readings,
+        took,
+    };
+    println!("{summary}");
     if let Some(error) = outcome.error {
         return Err(error.into());
     }
@@ -296,8 +302,7 @@ impl Bar {
     /// A bar of so many readings.
     pub fn new(readings: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(readings), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {msg}");
-        bar.set_style(style.expect("the template is a constant"));
+        bar.set_style(said::bar("{bar:40} {pos}/{len} {rate} {msg}"));
         Self(bar)
     }
 }
@@ -318,6 +323,8 @@ impl Observer for Bar {
 /// What was done, a line each.
 struct Summary<'a> {
     tally: &'a Tally,
+    /// Of the file: already stored, acked, nacked and not settled add up to them.
+    readings: u64,
     took: Duration,
 }
 
@@ -336,6 +343,10 @@ impl fmt::Display for Summary<'_> {
             .collect();
         if !codes.is_empty() {
             write!(f, " ({})", codes.join(", "))?;
+        }
+        let open = self.readings.saturating_sub(tally.settled());
+        if open > 0 {
+            write!(f, "\nnot settled: {open}")?;
         }
         writeln!(f, "\ngaps: {}", tally.gaps)?;
         if tally.reconnects > 0 {

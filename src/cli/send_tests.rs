@@ -64,11 +64,12 @@ fn the_summary_says_a_line_each() {
     tally.nacked.insert("bad_reading", 1);
     let took = Duration::from_millis(1_500);
     let text = Summary {
+        readings: 5,
         tally: &tally,
         took,
     }
     .to_string();
-    let expected = "sent: 3\nalready stored: 0\npredicted: 0\nacked: 2\nnacked: 1 (bad_reading 1)\ngaps: 0\n\
+    let expected = "sent: 3\nalready stored: 0\npredicted: 0\nacked: 2\nnacked: 1 (bad_reading 1)\nnot settled: 2\ngaps: 0\n\
                     anomalies: 0\ncalibrating: 0\nprediction p50: -\nprediction p99: -\nwall time: 1.50 s";
     assert_eq!(text, expected);
 }

@@ -1,12 +1,13 @@
 //! What `replay` and `export` read: the server's database and models, found as the server finds them.
 
-use super::table;
 use crate::config::{Overrides, RawConfig};
-use crate::store::{History, open_readonly};
+use crate::export::ExportError;
+use crate::replay::ReplayError;
+use crate::store::{self, History, StoreError, open_readonly};
+use crate::stream::Moment;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use tidegate_protocol::{DeviceId, EndpointName};
 
@@ -42,6 +43,28 @@ impl SourceArgs {
     pub async fn open(&self, readers: u32) -> anyhow::Result<Arc<dyn History>> {
         let config = self.config()?.check()?;
         Ok(open_readonly(&config.database, readers).await?)
+    }
+
+    /// An error of the log, with the name of the database and what to do; others as they are.
+    pub fn named(&self, error: anyhow::Error) -> anyhow::Error {
+        let Ok(config) = self.config().and_then(|raw| Ok(raw.check()?)) else {
+            return error;
+        };
+        let named = |error| store::explain(error, &config.database).into();
+        let error = match error.downcast::<StoreError>() {
+            Ok(error) => return named(error),
+            Err(error) => error,
+        };
+        let error = match error.downcast::<ReplayError>() {
+            Ok(ReplayError::Store(error)) => return named(error),
+            Ok(error) => error.into(),
+            Err(error) => error,
+        };
+        match error.downcast::<ExportError>() {
+            Ok(ExportError::Store(error)) => named(error),
+            Ok(error) => error.into(),
+            Err(error) => error,
+        }
     }
 
     /// The folder of models; none are the built-in ones.
@@ -83,8 +106,8 @@ impl RangeArgs {
     /// Refuses a range that ends before it begins.
     pub fn check(&self) -> anyhow::Result<()> {
         match (self.from, self.to) {
-            (Some(from), Some(to)) if from.0 >= to.0 => {
-                bail!("--from {} is not before --to {}", from.0, to.0)
+            (Some(from), Some(to)) if from >= to => {
+                bail!("--from {from} is not before --to {to}")
             }
             _ => Ok(()),
         }
@@ -122,20 +145,6 @@ impl From<ImportsName> for crate::store::history::Imports {
     }
 }
 
-/// A point in time, Unix ms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment(pub i64);
-
-impl FromStr for Moment {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let refused = || format!("{text:?}: expected RFC 3339 (2026-01-31T12:00:00Z) or Unix ms");
-        let ms = text.parse().ok().or_else(|| table::parse_iso(text));
-        ms.map(Moment).ok_or_else(refused)
-    }
-}
-
 /// Threads of a replay when none are asked for: one a core.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -148,27 +157,5 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     match writeln!(out, "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("standard output"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_moment_is_a_time_or_milliseconds() {
-        let ms = 1_770_000_000_000;
-        for text in [
-            "1770000000000",
-            "2026-02-02T02:40:00Z",
-            "2026-02-02T03:40:00+01:00",
-            "2026-02-02 02:40:00",
-        ] {
-            assert_eq!(text.parse(), Ok(Moment(ms)), "{text}");
-        }
-        assert_eq!("-5".parse(), Ok(Moment(-5)));
-        for text in ["", "soon", "1.5"] {
-            assert!(text.parse::<Moment>().is_err(), "{text}");
-        }
     }
 }

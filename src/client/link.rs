@@ -22,6 +22,8 @@ pub(super) const TAKE_AT_ONCE: usize = 256;
 pub(super) struct LinkEnd {
     /// Whether coming back can help.
     pub retry: bool,
+    /// Whether a peer was there and hung up without a word: coming back soon can help.
+    pub hung_up: bool,
     /// What the server asked for.
     pub after: Option<Duration>,
     /// Why, for programs, where the server named it.
@@ -35,9 +37,18 @@ impl LinkEnd {
     pub fn cut(why: impl ToString) -> Self {
         Self {
             retry: true,
+            hung_up: false,
             after: None,
             code: None,
             why: why.to_string(),
+        }
+    }
+
+    /// The peer was reached and is gone.
+    pub fn hung_up(why: impl ToString) -> Self {
+        Self {
+            hung_up: true,
+            ..Self::cut(why)
         }
     }
 

@@ -21,6 +21,8 @@ pub use tally::Tally;
 pub use target::{Address, Options, Target, TargetError};
 pub use window::Limits;
 
+use backoff::Backoff;
+use std::time::{Duration, Instant};
 use tidegate_protocol::ErrorCode;
 use tidegate_protocol::message::Welcome;
 
@@ -48,7 +50,9 @@ pub enum ClientError {
         waited_s: u64,
     },
     /// The stream already holds other readings under these numbers: choose another device or epoch.
-    #[error("device {device:?} already holds other readings in epoch {epoch} (seq {seq} differs)")]
+    #[error(
+        "device {device:?} already holds other readings in epoch {epoch} (seq {seq} differs): choose another device, or another epoch"
+    )]
     OtherReadings {
         /// The device.
         device: String,
@@ -68,17 +72,32 @@ pub struct Outcome {
     pub error: Option<ClientError>,
 }
 
-/// Connects once, reads the server's welcome and closes: what is the schema, what is stored already.
+/// How long a peer that hangs up in the handshake is asked again.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connects, reads the server's welcome and closes: what is the schema, what is stored already.
 ///
 /// # Errors
-/// One try only: a server that cannot be reached is reported at once.
+/// A server that cannot be reached or says no is reported at once; one that hangs up without a word is tried again for some seconds.
 pub async fn hello(target: &Target) -> Result<Welcome, ClientError> {
     let refused = |end: link::LinkEnd| ClientError::Refused {
         place: target.address.to_string(),
         code: end.code,
         message: end.why,
     };
-    let (link, welcome) = ws::WsLink::connect(target).await.map_err(refused)?;
-    link.close().await;
-    Ok(welcome)
+    let mut backoff = Backoff::new(HELLO_PATIENCE);
+    loop {
+        let end = match ws::WsLink::connect(target).await {
+            Ok((link, welcome)) => {
+                link.close().await;
+                return Ok(welcome);
+            }
+            Err(end) => end,
+        };
+        let wait = backoff.next(Instant::now(), backoff::dice(), None);
+        match wait.filter(|_| end.hung_up) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return Err(refused(end)),
+        }
+    }
 }

@@ -218,6 +218,7 @@ fn refusal(error: ServerError) -> LinkEnd {
             | ErrorCode::Limit
     );
     LinkEnd {
+        hung_up: false,
         retry: passing,
         after: error.retry_after_ms.map(Duration::from_millis),
         code: Some(error.code),

@@ -10,6 +10,7 @@ use tidegate_protocol::message::{Ack, FeatureInfo, Nack, ServerError, Welcome};
 use tidegate_protocol::{
     CloseCode, Codec, DeviceMessage, ErrorCode, NackCode, Output, Values, Wire,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{
@@ -30,6 +31,8 @@ enum Manner {
     Refuse(ErrorCode, CloseCode),
     /// Takes readings and says nothing.
     Mute,
+    /// Reads the request for an upgrade, says so much of an answer, and hangs up.
+    HangUp(&'static str),
 }
 
 #[derive(Default)]
@@ -113,7 +116,13 @@ impl Callback for Accept<'_> {
     }
 }
 
-async fn serve(socket: TcpStream, shared: Arc<Shared>, manner: Manner) {
+async fn serve(mut socket: TcpStream, shared: Arc<Shared>, manner: Manner) {
+    if let Manner::HangUp(word) = manner {
+        let mut request = [0; 2048];
+        let read = socket.read(&mut request).await.unwrap();
+        assert!(request[..read].ends_with(b"\r\n\r\n"));
+        return socket.write_all(word.as_bytes()).await.unwrap();
+    }
     let mut codec = Codec::Json;
     let mut socket = accept_hdr_async(socket, Accept(&shared, &mut codec))
         .await
@@ -374,6 +383,28 @@ async fn a_passing_close_is_tried_again() {
     let outcome = run(fake.target(Codec::Json), Count::to(5)).await;
     assert!(outcome.error.is_none());
     assert_eq!((outcome.tally.acked, outcome.tally.reconnects), (5, 1));
+}
+
+#[tokio::test]
+async fn a_connection_cut_in_its_handshake_is_tried_again() {
+    let cuts = ["", "HTTP/1.1 101 Swit", ""];
+    let cuts = cuts.map(Manner::HangUp);
+    let fake = Fake::start(&cuts).await;
+    let outcome = run(fake.target(Codec::Json), Count::to(20)).await;
+    assert!(outcome.error.is_none(), "{:?}", outcome.error);
+    assert_eq!((fake.stored(), outcome.tally.reconnects), (20, 3));
+    // The first question too: somebody is there.
+    let fake = Fake::start(&cuts).await;
+    let welcome = hello(&fake.target(Codec::Json)).await.unwrap();
+    assert_eq!(welcome.device, "rig-1");
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_no_websocket_is_not_tried_again() {
+    let fake = Fake::start(&[Manner::HangUp("SSH-2.0-OpenSSH_9.2\r\n\r\n")]).await;
+    let outcome = run(fake.target(Codec::Json), Count::to(3)).await;
+    assert!(matches!(outcome.error, Some(ClientError::Refused { .. })));
+    assert_eq!(outcome.tally.reconnects, 0);
 }
 
 #[tokio::test]

@@ -314,13 +314,19 @@ impl Window {
         let Some(slot) = self.remove(seq) else {
             return false;
         };
-        if slot.probe {
-            self.tally.sent += 1;
-            self.conflict = self
-                .conflict
-                .or((nack.code == NackCode::SeqReused).then_some(seq));
+        // Sent counts what was not stored before; a probe was not counted when it left.
+        let known = nack.code == NackCode::AlreadyTaken;
+        match (slot.probe, known) {
+            (true, false) => self.tally.sent += 1,
+            (false, true) if slot.sends > 0 => self.tally.sent -= 1,
+            _ => {}
         }
-        if nack.code == NackCode::AlreadyTaken {
+        if slot.probe && nack.code == NackCode::SeqReused {
+            self.conflict = self.conflict.or(Some(seq));
+            // What was left out as stored is of another run: nothing is known of it.
+            self.tally.already_stored = 0;
+        }
+        if known {
             self.tally.already_stored += 1;
         } else {
             self.tally.nacked(nack.code);

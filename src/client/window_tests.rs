@@ -184,6 +184,30 @@ fn other_readings_under_the_same_numbers_are_a_conflict() {
     send_all(&mut window);
     window.on_nack(&nack(0, NackCode::SeqReused));
     assert_eq!(window.conflict(), Some(0));
+    let tally = window.tally();
+    let counted = (tally.already_stored, tally.sent, tally.nacked_total());
+    assert_eq!(
+        counted,
+        (0, 1, 1),
+        "what was left out is not known to be ours"
+    );
+}
+
+#[test]
+fn readings_that_were_taken_long_ago_are_stored_and_not_sent() {
+    let mut window = Window::new(limits(8, 8));
+    window.connected(Some(3));
+    window.stored_before(3, vec![reading(0), reading(2)]);
+    window.offer(reading(3));
+    send_all(&mut window);
+    window.on_nack(&nack(0, NackCode::AlreadyTaken));
+    window.on_nack(&nack(2, NackCode::AlreadyTaken));
+    send_all(&mut window);
+    // Retention took it, and another connection had stored it meanwhile.
+    window.on_nack(&nack(3, NackCode::AlreadyTaken));
+    let tally = window.tally();
+    let counted = (tally.already_stored, tally.sent, tally.settled());
+    assert_eq!(counted, (4, 0, 4));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tidegate_protocol::{Codec, Reading, ServerMessage, Wire};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -166,6 +167,7 @@ impl WsLink {
         };
         LinkEnd {
             retry: should_reconnect(code),
+            hung_up: refusal.is_none() && code == NO_CLOSE_FRAME,
             after: after.map(Duration::from_millis),
             code: refusal.map(|refusal| refusal.code),
             why,
@@ -199,7 +201,10 @@ async fn open(target: &Target) -> Result<WebSocketStream<TcpStream>, LinkEnd> {
     match client_async_with_config(request, socket, Some(config())).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(response)) => Err(refused_by_http(&response)),
-        Err(Error::Io(error)) => Err(LinkEnd::cut(error)),
+        Err(Error::Io(error)) => Err(LinkEnd::hung_up(error)),
+        Err(Error::Protocol(ProtocolError::HandshakeIncomplete)) => {
+            Err(LinkEnd::hung_up("the connection was cut in its handshake"))
+        }
         Err(error) => Err(LinkEnd::refused(error)),
     }
 }

@@ -9,6 +9,28 @@ pub const FILE_NAME: &str = "tidegate.db";
 /// What `store.url` may look like.
 const EXPECTED: &str = "expected sqlite:PATH or postgres://user:password@host:port/database";
 
+/// Parameters of a `postgres:` URL; others would be passed over without a word.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
 /// A URL that may hold a password: printed by `--print-config`, never by Debug.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -68,21 +90,63 @@ pub fn parse(url: Option<&SecretUrl>, data_dir: &Path) -> Result<Database, Strin
         return Ok(Database::Sqlite(data_dir.join(FILE_NAME)));
     };
     if let Some(rest) = url.strip_prefix("sqlite:") {
-        let path = rest.strip_prefix("//").unwrap_or(rest);
-        return match path {
-            "" | ":memory:" => Err("sqlite needs the path of a file".into()),
-            path => Ok(Database::Sqlite(path.into())),
-        };
+        return file(rest.strip_prefix("//").unwrap_or(rest));
     }
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err(EXPECTED.into());
-    }
+    let rest = ["postgres://", "postgresql://"]
+        .iter()
+        .find_map(|scheme| url.strip_prefix(scheme))
+        .ok_or(EXPECTED)?;
+    check_server(rest)?;
     let options = url.parse::<PgConnectOptions>();
     let options = options.map_err(|error| match error {
         sqlx::Error::Configuration(reason) => format!("{reason}; {EXPECTED}"),
         other => format!("{other}; {EXPECTED}"),
     })?;
     Ok(Database::Postgres(Box::new(options)))
+}
+
+fn file(path: &str) -> Result<Database, String> {
+    if matches!(path, "" | ":memory:") {
+        return Err("sqlite needs the path of a file".into());
+    }
+    if path.contains(['?', '#']) {
+        return Err("sqlite takes no parameters: expected sqlite:PATH".into());
+    }
+    if path.ends_with('/') {
+        return Err("sqlite needs the path of a file, not of a folder".into());
+    }
+    Ok(Database::Sqlite(path.into()))
+}
+
+/// A host, in the address or as a parameter, and no parameter that would be passed over.
+fn check_server(rest: &str) -> Result<(), String> {
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = place.split('/').next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let keys = query.split('&').filter(|pair| !pair.is_empty());
+    let keys: Vec<&str> = keys
+        .map(|pair| pair.split('=').next().unwrap_or_default())
+        .collect();
+    // An escaped name is the parser's to judge.
+    let unknown = |key: &&&str| !PARAMETERS.contains(*key) && !is_setting(key);
+    if let Some(unknown) = keys.iter().find(unknown) {
+        let known = PARAMETERS.join(", ");
+        return Err(format!(
+            "unknown parameter {unknown:?}; there are {known}, and options[NAME]"
+        ));
+    }
+    let named = keys.iter().any(|key| matches!(*key, "host" | "hostaddr"));
+    if !named && (host.is_empty() || host.starts_with(':')) {
+        return Err(format!("no host; {EXPECTED}"));
+    }
+    Ok(())
+}
+
+/// A setting of the session, its brackets escaped or not.
+fn is_setting(key: &str) -> bool {
+    ["options[", "options%5B", "options%5b"]
+        .iter()
+        .any(|start| key.starts_with(start))
 }
 
 #[cfg(test)]
@@ -134,6 +198,26 @@ mod tests {
             let said = parsed(url).unwrap_err();
             assert!(said.contains("postgres://user:password"), "{said}");
             assert!(!said.contains("me:secret"), "{said}");
+        }
+        for (url, reason) in [
+            ("postgres://", "no host"),
+            ("postgres://me:secret@/db", "no host"),
+            ("postgres:///db?sslmode=prefer", "no host"),
+            ("postgres://there/db?foo=bar", "unknown parameter \"foo\""),
+            ("postgres://there/db?sslmod=require", "sslmode"),
+            ("sqlite:q.db?mode=ro", "takes no parameters"),
+            ("sqlite:data/", "not of a folder"),
+        ] {
+            let said = parsed(url).unwrap_err();
+            assert!(said.contains(reason), "{url}: {said}");
+            assert!(!said.contains("secret"), "{said}");
+        }
+        for url in [
+            "postgres:///db?host=/var/run/postgresql",
+            "postgres://there/db?options[search_path]=north&sslmode=prefer",
+            "postgres://there?options%5Bsearch_path%5D=north",
+        ] {
+            assert!(parsed(url).is_ok(), "{url}");
         }
         let debug = format!("{:?}", SecretUrl::from("postgres://me:secret@there/db"));
         assert_eq!(debug, "postgres:..");

@@ -1,6 +1,6 @@
 //! Is it alive, is it ready, what does it measure.
 
-use super::Shared;
+use super::{Shared, Site};
 use crate::store::writer::StoreHealth;
 use crate::telemetry::metric;
 use axum::Json;
@@ -37,7 +37,7 @@ pub async fn live() -> &'static str {
 pub async fn ready(site: Shared) -> impl IntoResponse {
     let stopping = site.stop.is_cancelled();
     let store = state_of(site.pipeline.writer().health());
-    let ready = site.ready.load(Ordering::Relaxed) && store == "ok" && !stopping;
+    let ready = is_ready(&site);
     let status = if ready {
         StatusCode::OK
     } else {
@@ -65,6 +65,12 @@ pub async fn ready(site: Shared) -> impl IntoResponse {
     )
 }
 
+/// Whether new work is welcome.
+pub fn is_ready(site: &Site) -> bool {
+    let store = state_of(site.pipeline.writer().health());
+    site.ready.load(Ordering::Relaxed) && store == "ok" && !site.stop.is_cancelled()
+}
+
 fn state_of(health: &StoreHealth) -> &'static str {
     if health.is_lost() {
         "lost"
@@ -82,6 +88,7 @@ fn state_of(health: &StoreHealth) -> &'static str {
 pub async fn metrics(site: Shared) -> impl IntoResponse {
     site.pipeline.hub.measure();
     metrics::gauge!(metric::SESSIONS).set(site.pipeline.sessions.len() as f64);
+    metrics::gauge!(metric::STREAMS_TO_MOVE).set(site.pipeline.moves_left() as f64);
     metrics::gauge!(metric::STORE_QUEUE).set(site.pipeline.writer().waiting() as f64);
     let failing = site.pipeline.writer().health().is_failing();
     metrics::gauge!(metric::STORE_FAILING).set(f64::from(u8::from(failing)));

@@ -1,10 +1,10 @@
 //! One reading over HTTP, answered after its commit.
 
+use super::call::{self, refused};
 use super::{Problem, Shared, Site};
 use crate::inference::{Fold, Served, ServedEndpoint};
 use crate::ingest;
-use crate::pipeline::{Arrived, Link, TakeError};
-use crate::push::{Drained, Outbox};
+use crate::pipeline::Arrived;
 use crate::stream::StreamKey;
 use axum::Json;
 use axum::body::Bytes;
@@ -14,9 +14,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tidegate_protocol::message::{Nack, Prediction};
-use tidegate_protocol::{Codec, DeviceId, NackCode, Output, ServerMessage};
+use std::time::Instant;
+use tidegate_protocol::message::Prediction;
+use tidegate_protocol::{Codec, DeviceId, Output};
 use utoipa::{IntoParams, ToSchema};
 
 /// Parameters of a prediction.
@@ -26,7 +26,7 @@ pub struct PredictParameters {
     device: Option<String>,
     /// `model/version`.
     version: Option<String>,
-    /// `production`.
+    /// `production` or `staging`.
     status: Option<String>,
 }
 
@@ -73,7 +73,8 @@ pub fn wished(
                 ))
             }
         },
-        (None, Some("production")) => Ok(Some(Arc::clone(&endpoint.default))),
+        (None, Some("production")) => Ok(Some(Arc::clone(&endpoint.production))),
+        (None, Some("staging")) if endpoint.staging.is_some() => Ok(endpoint.staging.clone()),
         (None, Some(status)) => {
             let status: String = status.chars().take(64).collect();
             Err(format!(
@@ -85,8 +86,9 @@ pub fn wished(
 }
 
 /// The endpoint of that name.
-pub(super) fn endpoint<'a>(site: &'a Site, name: &str) -> Result<&'a Arc<ServedEndpoint>, Problem> {
-    site.pipeline.engine.endpoint(name).ok_or_else(|| {
+pub(super) fn endpoint(site: &Site, name: &str) -> Result<Arc<ServedEndpoint>, Problem> {
+    let engine = site.pipeline.engines.load();
+    engine.endpoint(name).cloned().ok_or_else(|| {
         let name: String = name.chars().take(64).collect();
         Problem::new(
             StatusCode::NOT_FOUND,
@@ -110,6 +112,7 @@ pub async fn predict(
 ) -> Result<Json<PredictionBody>, Problem> {
     let Query(parameters) = parameters?;
     let endpoint = endpoint(&site, &name)?;
+    let endpoint = &endpoint;
     let pin = wished(
         endpoint,
         parameters.version.as_deref(),
@@ -162,7 +165,7 @@ fn alone(
     codec: Codec,
     body: &[u8],
 ) -> Result<Json<PredictionBody>, Problem> {
-    let served = pin.unwrap_or_else(|| Arc::clone(&endpoint.default));
+    let served = pin.unwrap_or_else(|| Arc::clone(&endpoint.production));
     let manifest = &served.version.manifest;
     if manifest.memory > 0 || manifest.calibration > 0 {
         let detail = format!(
@@ -231,116 +234,10 @@ async fn on_stream(
     {
         return Err(refused(*code, message.clone()));
     }
-    let pipeline = &site.pipeline;
-    let first = pin.as_ref().unwrap_or(&endpoint.default);
-    let session = pipeline.open(key, first).await.map_err(|error| {
-        tracing::warn!(stream = %key, %error, "a stream could not be opened");
-        Problem::later("the stream cannot be opened now", 2)
-    })?;
-    let (epoch, version) = {
-        let session = session.lock();
-        (session.marks.epoch, Arc::clone(&session.served().reference))
-    };
-    if pin.is_some_and(|pin| pin.reference != version) {
-        let detail = format!(
-            "{key} is served by {version}: a request does not switch a stream, its connection does"
-        );
-        return Err(Problem::new(StatusCode::CONFLICT, "other_version", detail));
-    }
-    pipeline.rates.readings("http", 1);
-    let connections = &pipeline.config().connections;
-    let outbox = Outbox::for_peer(None, false, connections.outbox);
-    let mut link = Link {
-        session,
-        outbox,
-        generation: None,
-        epoch,
-    };
-    let again = send_again(arrival.numbers.seq.is_some());
-    let (mut arrivals, mut replies) = (VecDeque::from([arrival]), Vec::new());
-    pipeline
-        .take(&mut link, &mut arrivals, &mut replies)
-        .await
-        .map_err(not_taken)?;
-    pipeline.hub.device_online(key);
-    let prediction = tokio::select! {
-        prediction = committed(&link.outbox, replies, connections.commit_wait, again) => prediction?,
-        () = site.overdue.cancelled() => {
-            return Err(Problem::later(format!("the server stops before the reading is durable: {again}"), 2));
-        }
-    };
-    pipeline.rates.predictions(1);
-    Ok(prediction)
-}
-
-/// What to do about a reading that may be stored or not: without a seq a second one would count apart.
-fn send_again(numbered: bool) -> &'static str {
-    if numbered {
-        "send it again with the same seq"
-    } else {
-        "it had no seq, so look whether it is stored before you send it again"
-    }
-}
-
-/// Waits until what was taken is durable; `again` says what to do if that takes too long.
-async fn committed(
-    outbox: &Outbox,
-    mut replies: Vec<ServerMessage>,
-    patience: Duration,
-    again: &str,
-) -> Result<Prediction, Problem> {
-    let mut drained = Drained::default();
-    let mut acked = false;
-    let wait = async {
-        loop {
-            outbox.drain(&mut drained);
-            replies.append(&mut drained.messages);
-            acked |= drained.ack.is_some();
-            if let Some(nack) = replies.iter().find_map(as_nack) {
-                return Err(refused(nack.code, nack.message.clone()));
-            }
-            if drained.closing.is_some() {
-                return Err(Problem::later("the store refused a row of this stream", 2));
-            }
-            if let Some(place) = replies
-                .iter()
-                .position(|reply| matches!(reply, ServerMessage::Prediction(_)))
-                && acked
-                && let ServerMessage::Prediction(prediction) = replies.swap_remove(place)
-            {
-                return Ok(prediction);
-            }
-            outbox.ready().await;
-        }
-    };
-    let late = |_| {
-        Problem::later(
-            format!("the reading is taken but not durable yet: {again}"),
-            2,
-        )
-    };
-    tokio::time::timeout(patience, wait).await.map_err(late)?
-}
-
-fn as_nack(message: &ServerMessage) -> Option<&Nack> {
-    match message {
-        ServerMessage::Nack(nack) => Some(nack),
-        _ => None,
-    }
-}
-
-fn not_taken(error: TakeError) -> Problem {
-    Problem::later(error.to_string(), 2)
-}
-
-fn refused(code: NackCode, message: String) -> Problem {
-    let status = match code {
-        NackCode::BadReading => StatusCode::BAD_REQUEST,
-        NackCode::OutOfRange => StatusCode::UNPROCESSABLE_ENTITY,
-        NackCode::SeqReused | NackCode::OldEpoch | NackCode::Numbering => StatusCode::CONFLICT,
-        NackCode::AlreadyTaken => StatusCode::GONE,
-        NackCode::NoModel => StatusCode::SERVICE_UNAVAILABLE,
-        NackCode::UnknownReading => StatusCode::NOT_FOUND,
-    };
-    Problem::new(status, code.as_str(), message)
+    let arrivals = VecDeque::from([arrival]);
+    let mut predictions = call::take(site, key, pin.as_ref(), arrivals).await?;
+    // One reading, one prediction.
+    predictions
+        .pop()
+        .ok_or_else(|| Problem::later("the reading was not answered", 2))
 }

@@ -38,6 +38,16 @@ impl Problem {
         }
     }
 
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// What went wrong, for people.
+    pub fn into_detail(self) -> String {
+        self.detail
+    }
+
     /// A parameter that cannot be understood.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
@@ -55,8 +65,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, axum::Json(&self)).into_response();
+        let mut response = (self.status(), axum::Json(&self)).into_response();
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
@@ -71,7 +80,10 @@ impl IntoResponse for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self::bad_request(rejection.body_text())
+        // The library's own beginning says nothing to who wrote the query.
+        let text = rejection.body_text();
+        let said = text.strip_prefix("Failed to deserialize query string: ");
+        Self::bad_request(said.unwrap_or(&text).replace('`', "\""))
     }
 }
 

@@ -6,8 +6,9 @@
 use crate::inference::{Served, ServedEndpoint};
 use crate::pipeline::{Arrival, Link, Pipeline, TakeError};
 use crate::push::{Closing, Drained, Outbox};
+use crate::session::SessionCell;
 use crate::socket::{Socket, close, close_frame, frame};
-use crate::stream::StreamKey;
+use crate::stream::{StreamKey, reason};
 use crate::telemetry::metric;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use std::collections::VecDeque;
@@ -156,37 +157,22 @@ pub async fn serve(
 
 /// Opens the stream and takes hold of it; an older connection learns that it was taken over.
 async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Ending> {
-    let first = request.pin.as_ref().unwrap_or(&request.endpoint.default);
-    let session = pipeline.open(&request.key, first).await.map_err(|error| {
-        tracing::warn!(stream = %request.key, %error, "a stream could not be opened");
-        Ending::overloaded("the stream cannot be opened now")
-    })?;
-    let link = {
-        let mut session_now = session.lock();
-        if session_now.generation > request.number {
-            return Err(TakeError::TakenOver.into());
-        }
-        let epoch = request.epoch.unwrap_or(session_now.marks.epoch);
-        let most = pipeline.config().connections.outbox;
-        let outbox = Outbox::for_peer(Some(epoch), request.push_committed, most);
-        session_now.generation = request.number;
-        if let Some(older) = session_now.holder.replace(Arc::clone(&outbox)) {
-            let reason = (
-                ErrorCode::TakenOver,
-                "a newer connection of this stream took over",
-            );
-            older.close(CloseCode::TakenOver, Some(reason));
-        }
-        let generation = Some(session_now.generation);
-        Link {
-            session: Arc::clone(&session),
-            outbox,
-            generation,
-            epoch,
+    let pin = request.pin.as_ref();
+    let link = loop {
+        let session = pipeline.open(&request.key, pin).await.map_err(|error| {
+            tracing::warn!(stream = %request.key, %error, "a stream could not be opened");
+            Ending::overloaded("the stream cannot be opened now")
+        })?;
+        // One that left memory just now is opened again.
+        if let Some(link) = take_hold(&session, request, pipeline)? {
+            break link;
         }
     };
-    if let Some(pin) = &request.pin {
-        pipeline.switch(&link, pin, "pinned").await.map_err(|error| {
+    if pin.is_none() {
+        pipeline.release(&link).await;
+    }
+    if let Some(pin) = pin {
+        pipeline.switch(&link, pin, reason::PINNED).await.map_err(|error| {
             let mut session = link.session.lock();
             if link.generation == Some(session.generation) {
                 session.holder = None;
@@ -197,6 +183,35 @@ async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Endi
     }
     pipeline.hub.device_online(&request.key);
     Ok(link)
+}
+
+/// The link of the stream's newest holder; `None` when the session has left memory.
+fn take_hold(
+    session: &Arc<SessionCell>,
+    request: &StreamRequest,
+    pipeline: &Pipeline,
+) -> Result<Option<Link>, Ending> {
+    let mut now = session.lock();
+    if now.retired {
+        return Ok(None);
+    }
+    if now.generation > request.number {
+        return Err(TakeError::TakenOver.into());
+    }
+    let epoch = request.epoch.unwrap_or(now.marks.epoch);
+    let most = pipeline.config().connections.outbox;
+    let outbox = Outbox::for_peer(Some(epoch), request.push_committed, most);
+    now.generation = request.number;
+    if let Some(older) = now.holder.replace(Arc::clone(&outbox)) {
+        let reason = "a newer connection of this stream took over";
+        older.close(CloseCode::TakenOver, Some((ErrorCode::TakenOver, reason)));
+    }
+    Ok(Some(Link {
+        session: Arc::clone(session),
+        outbox,
+        generation: Some(request.number),
+        epoch,
+    }))
 }
 
 impl Stream {

@@ -4,7 +4,7 @@
 
 use super::{Arrival, Arrived, Link, prediction};
 use crate::push::{Hub, Outbox};
-use crate::session::SessionCell;
+use crate::session::{Hears, SessionCell};
 use crate::store::writer::{CommitSink, Entry};
 use crate::stream::{Flags, PublishMark, Row, SampleRow, What};
 use crate::telemetry::{Rates, metric};
@@ -109,22 +109,19 @@ impl CommitSink<Origin> for Recorder {
             }
             let witnesses = session.stop();
             count_repeats(-(witnesses.len() as f64));
+            let stopped = |outbox: &Arc<Outbox>| {
+                let reason = "the store refused a row of this stream: reconnect to load it again";
+                let reason = Some((ErrorCode::StreamStopped, reason));
+                outbox.close(CloseCode::Overloaded, reason);
+            };
             for witness in witnesses {
-                if let Some(receipt) = witness.receipt {
+                if let Hears::Publish(receipt) = witness.hears {
                     witness.outbox.abandon(receipt);
                 }
+                stopped(&witness.outbox);
             }
-            let reason = "the store refused a row of this stream: reconnect to load it again";
-            owner.outbox.close(
-                CloseCode::Overloaded,
-                Some((ErrorCode::StreamStopped, reason)),
-            );
-            if let Some(holder) = session.holder.take() {
-                holder.close(
-                    CloseCode::Overloaded,
-                    Some((ErrorCode::StreamStopped, reason)),
-                );
-            }
+            stopped(&owner.outbox);
+            session.holder.take().iter().for_each(stopped);
         }
     }
 }
@@ -147,14 +144,13 @@ impl Recorder {
             },
         );
         for witness in witnesses {
-            answer(
-                row,
-                &witness.outbox,
-                Said {
-                    receipt: witness.receipt,
-                    ..Said::default()
-                },
-            );
+            match witness.hears {
+                Hears::Row => answer(row, &witness.outbox, Said::default()),
+                Hears::Publish(receipt) => {
+                    ack(row, &witness.outbox, None, false);
+                    witness.outbox.receipt(receipt);
+                }
+            }
         }
         let Some(holder) = &session.holder else {
             return;

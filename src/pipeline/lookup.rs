@@ -5,9 +5,9 @@
 use super::commit::count_repeats;
 use super::{Arrival, Arrived, Link, Origin, Pipeline, TakeError, check_hold, prediction};
 use crate::push::Outbox;
-use crate::session::{Checked, Known as Pending, Session, Witness};
+use crate::session::{Checked, Hears, Known as Pending, Session, Witness};
 use crate::store::{Known, StoredSample};
-use crate::stream::{Flags, RefusalRow, Row};
+use crate::stream::{Flags, Marks, RefusalRow, Row};
 use crate::telemetry::metric;
 use std::sync::Arc;
 use tidegate_protocol::message::{Label, Nack, Prediction};
@@ -63,18 +63,18 @@ impl Pipeline {
                 self.refuse(link, arrival, epoch, (NackCode::SeqReused, message))
                     .await
             }
-            Found::Refused(_, _, pending) if self.hears_of_commit(link, arrival, pending)? => {
-                Ok(())
-            }
-            Found::Refused(code, message, _) => {
-                let epoch = link.outbox.epoch_tag(epoch);
-                replies.push(ServerMessage::Nack(Nack {
-                    epoch,
+            Found::Refused(code, message, pending) => {
+                let nack = ServerMessage::Nack(Nack {
+                    epoch: link.outbox.epoch_tag(epoch),
                     seq: Some(seq),
                     code,
                     message,
-                }));
-                repeat_ack(link, arrival, None);
+                });
+                // Through the outbox, so that it goes before the ack that covers it.
+                self.hear(link, arrival, pending, |committed| {
+                    link.outbox.say(nack);
+                    repeat_ack(link, committed, None);
+                })?;
                 Ok(())
             }
             Found::Gone if epoch < link.session.lock().marks.epoch => {
@@ -98,40 +98,47 @@ impl Pipeline {
         taken: Taken,
         replies: &mut Vec<ServerMessage>,
     ) -> Result<(), TakeError> {
-        let taken_seq = taken.prediction.seq;
-        let is_pending = self.hears_of_commit(link, arrival, taken.pending)?;
+        let (epoch, seq) = (
+            arrival.numbers.epoch.unwrap_or(link.epoch),
+            taken.prediction.seq,
+        );
+        let is_pending = self.hear(link, arrival, taken.pending, |committed| {
+            let late = taken.late && epoch == committed.epoch;
+            repeat_ack(link, committed, late.then_some(seq));
+        })?;
         if !is_pending || !link.outbox.push_committed {
             replies.push(ServerMessage::Prediction(*taken.prediction));
-        }
-        if !is_pending {
-            repeat_ack(link, arrival, taken.late.then_some(taken_seq));
         }
         Ok(())
     }
 
-    /// Lets the arrival's door hear of the commit of a row that is still on its way; false when it is committed.
-    fn hears_of_commit(
+    /// Lets the arrival's door hear of a row: now by `say`, under the session's lock, so that no newer ack overtakes it; or with
+    /// the commit that is on its way, and then it returns true. The publish it came in is acknowledged once all that was taken of
+    /// the stream so far is durable: readings before this one may have come in the same publish.
+    fn hear(
         &self,
         link: &Link,
         arrival: &Arrival,
         pending: Option<u64>,
+        say: impl FnOnce(Marks),
     ) -> Result<bool, TakeError> {
         let mut session = link.session.lock();
         check_hold(&session, link)?;
-        let Some(pos) = pending.filter(|pos| *pos > session.committed.pos) else {
-            return Ok(false);
-        };
-        let (outbox, receipt) = (Arc::clone(&link.outbox), number(arrival));
-        let heard = session.watch(Witness {
-            pos,
-            outbox,
-            receipt,
-        });
-        if !heard {
-            return Err(TakeError::Overloaded);
+        let pending = pending.filter(|pos| *pos > session.committed.pos);
+        let receipt = number(arrival);
+        let waits = receipt.filter(|_| session.pending() > 0);
+        let row = pending.map(|pos| (pos, Hears::Row));
+        let publish = waits.map(|receipt| (session.marks.pos, Hears::Publish(receipt)));
+        watch(&mut session, link, row.into_iter().chain(publish))?;
+        if pending.is_none() {
+            say(session.committed);
         }
-        count_repeats(1.0);
-        Ok(true)
+        if waits.is_none() {
+            receipt
+                .iter()
+                .for_each(|receipt| link.outbox.receipt(*receipt));
+        }
+        Ok(pending.is_some())
     }
 
     async fn find(
@@ -206,21 +213,12 @@ impl Pipeline {
     pub fn confirm(&self, link: &Link, receipt: u64) -> Result<(), TakeError> {
         let mut session = link.session.lock();
         check_hold(&session, link)?;
-        let (pos, outbox) = (session.marks.pos, Arc::clone(&link.outbox));
         if session.pending() > 0 {
-            let receipt = Some(receipt);
-            let watched = session.watch(Witness {
-                pos,
-                outbox,
-                receipt,
-            });
-            count_repeats(f64::from(u8::from(watched)));
-            return watched.then_some(()).ok_or(TakeError::Overloaded);
+            let all = (session.marks.pos, Hears::Publish(receipt));
+            return watch(&mut session, link, [all]);
         }
-        if let Some(high) = session.committed.high_water {
-            outbox.ack(session.committed.epoch, high, None);
-        }
-        outbox.receipt(receipt);
+        repeat_ack(link, session.committed, None);
+        link.outbox.receipt(receipt);
         Ok(())
     }
 
@@ -248,19 +246,29 @@ impl Pipeline {
 }
 
 /// Says again what is committed, so that a device which waits for it is never stuck.
-fn repeat_ack(link: &Link, arrival: &Arrival, late: Option<u64>) {
-    // Under the lock, so that no newer ack overtakes this one.
-    let session = link.session.lock();
-    let committed = session.committed;
-    let epoch = arrival.numbers.epoch.unwrap_or(link.epoch);
-    let late = late.filter(|_| epoch == committed.epoch);
+fn repeat_ack(link: &Link, committed: Marks, late: Option<u64>) {
     if let Some(high) = committed.high_water {
         link.outbox.ack(committed.epoch, high, late);
     }
-    drop(session);
-    if let Some(receipt) = number(arrival) {
-        link.outbox.receipt(receipt);
+}
+
+/// Lets the link's door wait for commits.
+fn watch(
+    session: &mut Session,
+    link: &Link,
+    commits: impl IntoIterator<Item = (u64, Hears)>,
+) -> Result<(), TakeError> {
+    let mut count = 0;
+    let witnesses = commits.into_iter().map(|(pos, hears)| {
+        count += 1;
+        let outbox = Arc::clone(&link.outbox);
+        Witness { pos, outbox, hears }
+    });
+    if !session.watch(witnesses) {
+        return Err(TakeError::Overloaded);
     }
+    count_repeats(f64::from(count));
+    Ok(())
 }
 
 /// The publish that hears of this arrival.

@@ -351,4 +351,24 @@ mod tests {
         assert_eq!(drained.messages.len(), OUTBOX_MESSAGES);
         assert_eq!(drained.closing.unwrap().code, CloseCode::TooSlow);
     }
+
+    #[test]
+    fn no_ack_leaves_behind_a_nack_that_found_no_room() {
+        let outbox = Outbox::for_peer(Some(0), false, 1);
+        let gap = |seq| {
+            ServerMessage::Gap(Gap {
+                epoch: None,
+                from: seq,
+                to: seq,
+            })
+        };
+        outbox.ack(0, 2, None);
+        outbox.say(gap(3));
+        outbox.say(gap(5));
+        outbox.ack(0, 6, None);
+        let mut drained = Drained::default();
+        outbox.drain(&mut drained);
+        assert_eq!(drained.left_out, 1);
+        assert_eq!(drained.ack.map(|ack| ack.seq), Some(2));
+    }
 }

@@ -3,6 +3,7 @@
 use super::figures::{Agreement, Comparison, DeviceChange, Shift};
 use super::report::{Counts, Difference, Outcome, StreamCounts, Verified};
 use super::spread::Spread;
+use crate::stream::counted;
 use std::fmt::{self, Display, Formatter};
 
 /// Stands for all streams in a table.
@@ -36,19 +37,20 @@ impl Display for Verified {
         let unlisted = counts.different + counts.snapshots_different;
         let unlisted = unlisted - self.differences.len() as u64;
         if unlisted > 0 {
-            writeln!(f, "and {unlisted} more differences")?;
+            writeln!(f, "and {}", counted(unlisted, "more difference"))?;
         }
         match self.result {
             Outcome::Equal => write!(f, "result: equal to the bit"),
             Outcome::Different => write!(
                 f,
-                "result: {} predictions and {} snapshots differ",
-                counts.different, counts.snapshots_different
+                "result: {} and {} differ",
+                counted(counts.different, "prediction"),
+                counted(counts.snapshots_different, "snapshot")
             ),
             Outcome::Incomplete => write!(
                 f,
-                "result: nothing differs, but {} readings cannot be run again",
-                counts.not_reproducible
+                "result: nothing differs, but {} cannot be run again",
+                counted(counts.not_reproducible, "reading")
             ),
             Outcome::Empty => write!(f, "result: no stored reading is in this range"),
         }
@@ -192,7 +194,8 @@ impl Display for Agreement {
                 table.only_recorded, table.both_anomaly
             )?;
         }
-        writeln!(f, "agreement: {:.4} ({} readings)", self.share, self.same)?;
+        let same = counted(self.same, "reading");
+        writeln!(f, "agreement: {:.4} ({same})", self.share)?;
         if self.decisions.is_some() {
             writeln!(f, "kappa: {}", or_dash(self.kappa))?;
         }

@@ -11,7 +11,7 @@ use super::{Context, Options, Progress, ReplayError, Versions, parallel};
 use crate::inference::Fold;
 use crate::store::history::{LoggedSample, LoggedStream, Turned};
 use crate::store::{History, Place, StoreError, StoredSnapshot};
-use crate::stream::Flags;
+use crate::stream::{Flags, counted};
 use std::sync::Arc;
 use tidegate_protocol::Output;
 use tidegate_protocol::codec::{decode_output, encode_output};
@@ -246,6 +246,9 @@ impl<'a> Walk<'a> {
                 _ => self.rival = Some(rival),
             }
         }
+        if !self.versions.is_recorded(sample.version_id) {
+            return Replayed::Unknown(Unknown::NotRecorded(sample.version_id));
+        }
         if served.reference.id != sample.version_id {
             return Replayed::Different {
                 what: "version",
@@ -352,7 +355,10 @@ fn compare_bytes(output: &Output, stored: &[u8]) -> Replayed {
     }
     let recorded = match decode_output(stored) {
         Ok(output) => in_words(&output),
-        Err(_) => format!("{} bytes that are no output", stored.len()),
+        Err(_) => {
+            let bytes = counted(stored.len() as u64, "byte");
+            format!("no output: {bytes}")
+        }
     };
     Replayed::Different {
         what: "output",

@@ -16,6 +16,8 @@ use tidegate_protocol::EndpointName;
 pub enum Unknown {
     /// It lies before the first state that is kept.
     BeforeSnapshot,
+    /// It names a version that was never recorded, by this row id.
+    NotRecorded(i64),
     /// The version that answered is not among the models.
     Gone(String),
     /// A version of that name is there, with other files.
@@ -39,6 +41,9 @@ impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BeforeSnapshot => write!(f, "before the first kept snapshot"),
+            Self::NotRecorded(id) => {
+                write!(f, "names version row {id}, which is not recorded")
+            }
             Self::Gone(version) => write!(f, "version {version} is not among the models"),
             Self::OtherHash(version) => write!(
                 f,
@@ -151,6 +156,11 @@ impl Versions {
         known.unwrap_or_else(|| format!("row {id} (not recorded)"))
     }
 
+    /// Whether a version was recorded under this row id.
+    pub fn is_recorded(&self, id: i64) -> bool {
+        self.names.contains_key(&id)
+    }
+
     /// The recorded version, if it can run.
     ///
     /// # Errors
@@ -160,7 +170,7 @@ impl Versions {
             return Ok(served);
         }
         let refused = self.refused.get(&id).cloned();
-        Err(refused.unwrap_or_else(|| Unknown::Gone(self.name(id))))
+        Err(refused.unwrap_or(Unknown::NotRecorded(id)))
     }
 
     /// The state that a snapshot holds.

@@ -1,7 +1,7 @@
 //! The live side of every stream: its place in the log, its model state, its rows on the way to the store.
 //!
 //! Owns the one shared map ([`Sessions`]) and the [`Session`]. The map is private and gives out `Arc<Mutex<Session>>`: no
-//! guard of a shard is ever held while a session is locked or awaited for. Loading is single-flight per stream. Promises
+//! guard of a shard is ever held while a session's lock or its loading is waited for. Loading is single-flight per stream. Promises
 //! that a session with pending rows or a connection never leaves memory.
 //!
 //! Sits on `inference` (a session holds a fold) and `push` (it remembers who holds the stream); knows no sockets and no
@@ -10,10 +10,12 @@
 mod admit;
 mod gaps;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use admit::{Admission, Numbers, admit};
 pub use gaps::Gaps;
-pub use state::{Bounds, Checked, Known, Session, Witness};
+pub use state::{Bounds, Checked, Hears, Known, Session, Stand, Witness};
 
 use crate::stream::StreamKey;
 use dashmap::DashMap;
@@ -64,11 +66,13 @@ impl Sessions {
     }
 
     fn slot(&self, key: &StreamKey, most: usize) -> Option<Arc<OnceCell<Arc<SessionCell>>>> {
-        self.map.remove_if(key, |_, slot| {
-            slot.get().is_some_and(|session| session.lock().retired)
-        });
-        if let Some(slot) = self.map.get(key) {
-            return Some(Arc::clone(&slot));
+        let known = self.map.get(key).map(|slot| Arc::clone(&slot));
+        if let Some(slot) = known {
+            let is_retired = slot.get().is_some_and(|session| session.lock().retired);
+            if !is_retired {
+                return Some(slot);
+            }
+            self.map.remove_if(key, |_, now| Arc::ptr_eq(now, &slot));
         }
         if self.map.len() >= most {
             return None;

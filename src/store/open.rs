@@ -3,7 +3,7 @@
 use super::lock::{self, FileLock};
 use super::postgres::PostgresStore;
 use super::sqlite::SqliteStore;
-use super::{Result, Store};
+use super::{Result, Store, StoreError, postgres, sqlite};
 use crate::config::{Config, Database};
 use std::sync::Arc;
 
@@ -13,6 +13,14 @@ pub struct Opened {
     pub store: Arc<dyn Store>,
     /// Keeps other servers away from a file; a database server does that by itself.
     pub lock: Option<FileLock>,
+}
+
+/// An error of this database in one line that names it and says what a person does.
+pub fn explain(error: StoreError, database: &Database) -> StoreError {
+    match database {
+        Database::Sqlite(file) => sqlite::explain(error, file),
+        Database::Postgres(_) => postgres::explain(error, &database.to_string()),
+    }
 }
 
 /// Opens or makes the database for this server alone, and brings its schema up to date.

@@ -3,8 +3,9 @@
 //! A part of the store's trait of its own, because nothing here is on the road. Promises that retiring never takes what a fold
 //! needs: behind the newest snapshot before the cut every reading stays, and so do the readings a stream was calibrated on.
 
-use super::rollup::{Bucket, Span, Stat};
+use super::rollup::{Bucket, Span};
 use super::{Result, StoreError};
+use crate::stream::StreamKey;
 use futures_util::future::BoxFuture;
 
 /// How large the database is, and how much room is left for it.
@@ -58,10 +59,8 @@ impl Moves {
 /// Which roll-ups to read.
 #[derive(Debug, Clone)]
 pub struct RollupQuery {
-    /// The endpoint.
-    pub endpoint: String,
-    /// The device.
-    pub device: String,
+    /// Of this stream.
+    pub stream: StreamKey,
     /// Minutes or hours.
     pub span: Span,
     /// Beginning at or after, Unix ms.
@@ -70,23 +69,6 @@ pub struct RollupQuery {
     pub to: Option<i64>,
     /// At most so many, oldest first.
     pub limit: u32,
-}
-
-/// A stored roll-up.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredRollup {
-    /// Beginning, Unix ms.
-    pub start: i64,
-    /// Readings taken.
-    pub count: u64,
-    /// Of them called an anomaly.
-    pub anomalies: u64,
-    /// Of them whose step failed.
-    pub failed: u64,
-    /// Scores.
-    pub score: Stat,
-    /// Values of each feature.
-    pub features: Vec<Stat>,
 }
 
 /// See the module.
@@ -124,24 +106,8 @@ pub trait Upkeep: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<()>>;
 
     /// Roll-ups of one stream, oldest first.
-    fn rollups<'a>(&'a self, query: &'a RollupQuery) -> BoxFuture<'a, Result<Vec<StoredRollup>>>;
+    fn rollups<'a>(&'a self, query: &'a RollupQuery) -> BoxFuture<'a, Result<Vec<Bucket>>>;
 
     /// Deletes roll-ups of a span that were last added to before `before` (Unix ms). Returns how many went.
     fn expire_rollups(&self, span: Span, before: i64) -> BoxFuture<'_, Result<u64>>;
-}
-
-impl StoredRollup {
-    /// As a part that can be merged.
-    pub fn into_bucket(self, stream: i64, span: Span) -> Bucket {
-        Bucket {
-            stream,
-            span,
-            start: self.start,
-            count: self.count,
-            anomalies: self.anomalies,
-            failed: self.failed,
-            score: self.score,
-            features: self.features,
-        }
-    }
 }

@@ -14,6 +14,7 @@ use crate::stream::{Row, What};
 use crate::telemetry::metric;
 use parking_lot::Mutex;
 use sqlx::postgres::PgDatabaseError;
+use sqlx::sqlite::SqliteError;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -377,9 +378,12 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
 fn is_poison(error: &StoreError) -> bool {
     match error {
         StoreError::Database(sqlx::Error::Database(error)) => {
-            let state = error.try_downcast_ref::<PgDatabaseError>();
+            let postgres = error.try_downcast_ref::<PgDatabaseError>();
+            let sqlite = error.try_downcast_ref::<SqliteError>();
             !matches!(error.kind(), sqlx::error::ErrorKind::Other)
-                || state.is_some_and(|error| blames_a_row(error.code()))
+                || postgres.is_some_and(|error| blames_a_row(error.code()))
+                || sqlite
+                    .is_some_and(|_| error.code().is_some_and(|code| sqlite_blames_a_row(&code)))
         }
         StoreError::Database(sqlx::Error::Encode(_)) | StoreError::Moved(_) => true,
         _ => false,
@@ -391,6 +395,16 @@ fn is_poison(error: &StoreError) -> bool {
 fn blames_a_row(state: &str) -> bool {
     let class = state.get(..2).unwrap_or_default();
     matches!(class, "22" | "23" | "42" | "54") && !matches!(state, "42501" | "42P01")
+}
+
+/// Whether a result code of SQLite tells of what a row holds: a value that is too big, a constraint or a trigger of any kind, a type.
+fn sqlite_blames_a_row(code: &str) -> bool {
+    const TOO_BIG: i32 = 18;
+    const CONSTRAINT: i32 = 19;
+    const MISMATCH: i32 = 20;
+    // The low byte is the code, what is above it says more.
+    let primary = code.parse().map(|code: i32| code & 0xff);
+    matches!(primary, Ok(TOO_BIG | CONSTRAINT | MISMATCH))
 }
 
 /// Position before the first and after the last row of each stream.
@@ -417,4 +431,25 @@ fn by_stream<T>(batch: Vec<Entry<T>>) -> Vec<Vec<Entry<T>>> {
         parts[place].push(entry);
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{blames_a_row, sqlite_blames_a_row};
+
+    #[test]
+    fn what_a_row_holds_stops_its_stream_and_what_the_store_lacks_is_tried_again() {
+        for too_big_trigger_type in ["18", "1811", "20", "2067"] {
+            assert!(sqlite_blames_a_row(too_big_trigger_type));
+        }
+        for busy_full_disk_damaged in ["5", "13", "10", "778", "11", "", "none"] {
+            assert!(!sqlite_blames_a_row(busy_full_disk_damaged));
+        }
+        for data_key_statement_limit in ["22003", "23505", "42703", "54000"] {
+            assert!(blames_a_row(data_key_statement_limit));
+        }
+        for table_right_connection_disk in ["42P01", "42501", "08006", "53100"] {
+            assert!(!blames_a_row(table_right_connection_disk));
+        }
+    }
 }

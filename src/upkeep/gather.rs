@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// The offset's name in the store.
@@ -52,6 +52,33 @@ impl Feed {
     }
 }
 
+/// How far the roll-ups are stored, for whoever must not pass that.
+#[derive(Debug, Default)]
+pub struct RolledUp {
+    until: AtomicU64,
+    wanted: Notify,
+    moved: Notify,
+}
+
+impl RolledUp {
+    /// The newest sample whose roll-ups are stored.
+    pub fn until(&self) -> u64 {
+        self.until.load(Ordering::Acquire)
+    }
+
+    /// Asks for what is gathered to be stored at once; whether `sample` is then among it, within `patience`.
+    pub async fn reach(&self, sample: u64, patience: Duration) -> bool {
+        if self.until() >= sample {
+            return true;
+        }
+        let moved = self.moved.notified();
+        self.wanted.notify_one();
+        // Late or not: what counts is where it stands.
+        let _ = timeout(patience, moved).await;
+        self.until() >= sample
+    }
+}
+
 /// The gathering task.
 pub struct Gatherer {
     store: Arc<dyn Store>,
@@ -60,8 +87,8 @@ pub struct Gatherer {
     buckets: HashMap<(i64, Span, i64), Bucket>,
     /// Samples up to this id are in the buckets or stored.
     taken: u64,
-    /// Samples up to this id are stored; retention must not pass it.
-    stored: Arc<AtomicU64>,
+    /// Samples up to its id are stored; retention must not pass it.
+    stored: Arc<RolledUp>,
     stored_at: Instant,
 }
 
@@ -84,14 +111,17 @@ impl Gatherer {
             newest,
             buckets: HashMap::new(),
             taken,
-            stored: Arc::new(AtomicU64::new(taken)),
+            stored: Arc::new(RolledUp {
+                until: AtomicU64::new(taken),
+                ..RolledUp::default()
+            }),
             stored_at: Instant::now(),
         };
         Ok((feed, gatherer))
     }
 
-    /// The newest sample whose roll-ups are stored.
-    pub fn stored(&self) -> Arc<AtomicU64> {
+    /// How far the roll-ups are stored.
+    pub fn stored(&self) -> Arc<RolledUp> {
         Arc::clone(&self.stored)
     }
 
@@ -99,9 +129,11 @@ impl Gatherer {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(STORE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let stored = self.stored();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = stored.wanted.notified() => self.store_all(&stop).await,
                 batch = self.queue.recv() => match batch {
                     Some(batch) => self.take(&batch, &stop).await,
                     None => break,
@@ -116,6 +148,17 @@ impl Gatherer {
         if let Err(error) = self.try_store().await {
             tracing::warn!(%error, "roll-ups were not stored: the next start gathers them again");
         }
+    }
+
+    /// Stores what is gathered and what waits to be, ahead of time.
+    async fn store_all(&mut self, stop: &CancellationToken) {
+        while let Ok(batch) = self.queue.try_recv() {
+            self.take(&batch, stop).await;
+        }
+        self.catch_up(self.newest.load(Ordering::Acquire), stop)
+            .await;
+        self.store(stop).await;
+        self.stored.moved.notify_waiters();
     }
 
     async fn take(&mut self, batch: &Batch, stop: &CancellationToken) {
@@ -184,14 +227,14 @@ impl Gatherer {
 
     async fn try_store(&mut self) -> Result<(), StoreError> {
         let moves = Moves {
-            from: self.stored.load(Ordering::Relaxed),
+            from: self.stored.until(),
             until: self.taken,
         };
         if moves.until > moves.from {
             let buckets: Vec<Bucket> = self.buckets.values().cloned().collect();
             self.store.roll_up(CONSUMER, moves, &buckets).await?;
             self.buckets.clear();
-            self.stored.store(self.taken, Ordering::Release);
+            self.stored.until.store(self.taken, Ordering::Release);
         }
         self.stored_at = Instant::now();
         Ok(())
@@ -215,5 +258,5 @@ fn add(
 
 async fn pause(stop: &CancellationToken) {
     // Elapsed: the wait is over; otherwise the server stops.
-    let _ = tokio::time::timeout(RETRY, stop.cancelled()).await;
+    let _ = timeout(RETRY, stop.cancelled()).await;
 }

@@ -3,6 +3,7 @@
 //! Owns the decision what is old enough or too much, and the flag that keeps new readings out before a disk is full. What goes and what stays is the
 //! store's part. Age is counted by a clock that no jump of the wall clock can push forward.
 
+use super::gather::RolledUp;
 use crate::config::Keep;
 use crate::store::rollup::Span;
 use crate::store::upkeep::{OldSlice, Usage};
@@ -11,7 +12,7 @@ use crate::store::{Store, StoreError};
 use crate::stream::now_ms;
 use crate::telemetry::metric;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -38,10 +39,10 @@ pub struct Keeper {
     pub keep: Keep,
     /// Where the pipeline reads whether there is room.
     pub health: Arc<StoreHealth>,
-    /// Samples up to here are rolled up.
-    pub rolled_up: Arc<AtomicU64>,
+    /// How far samples are rolled up.
+    pub rolled_up: Arc<RolledUp>,
     /// Readings that the hungriest version is calibrated on.
-    pub calibration: u32,
+    pub calibration: Arc<AtomicU32>,
 }
 
 /// Wall-clock time that only the passing of time moves forward.
@@ -94,18 +95,34 @@ impl Keeper {
         clock: &SteadyClock,
         stop: &CancellationToken,
     ) -> Result<bool, StoreError> {
-        let mut usage = self.store.usage().await?;
-        // Before anything that may fail: a disk that is nearly full fails the retiring too.
-        self.note(usage);
-        let mut more = false;
-        if pass || usage.bytes > self.keep.max_bytes {
-            (usage, more) = self.retire(clock.now_ms(), usage, stop).await?;
+        let usage = self.store.usage().await?;
+        // Before anything that may fail: a disk that is nearly full fails the retiring too. A database that is too large is given the chance to
+        // become smaller first.
+        let room = full(usage, &self.keep);
+        if room != Some(Full::MaxBytes) {
+            self.note(usage);
         }
+        let made = self.make_room(pass, usage, clock, stop).await;
+        self.note(made.as_ref().map_or(usage, |(usage, _)| *usage));
+        let (_, more) = made?;
         if pass {
             self.expire(clock.now_ms()).await?;
         }
-        self.note(usage);
         Ok(more)
+    }
+
+    /// Retires where a pass is due or the database is too large; what is in use then, and whether there is more to do.
+    async fn make_room(
+        &self,
+        pass: bool,
+        usage: Usage,
+        clock: &SteadyClock,
+        stop: &CancellationToken,
+    ) -> Result<(Usage, bool), StoreError> {
+        if pass || usage.bytes > self.keep.max_bytes {
+            return self.retire(clock.now_ms(), usage, stop).await;
+        }
+        Ok((usage, false))
     }
 
     /// Retires slices while the oldest one is too old or the database too large; tells whether it had to leave some.
@@ -120,12 +137,14 @@ impl Keeper {
             let Some(slice) = slice.filter(|_| !stop.is_cancelled()) else {
                 return self.retire_notes(usage).await;
             };
-            if !self.is_due(&slice, now_ms, usage)
-                || slice.until > self.rolled_up.load(Ordering::Acquire) + 1
-            {
+            if !self.is_due(&slice, now_ms, usage) {
                 return Ok((usage, false));
             }
-            let gone = self.store.retire(&slice, self.calibration).await?;
+            if !self.is_rolled_up(&slice, usage).await {
+                return Ok((usage, true));
+            }
+            let calibration = self.calibration.load(Ordering::Relaxed);
+            let gone = self.store.retire(&slice, calibration).await?;
             if usage.bytes > self.keep.max_bytes {
                 self.store.expire_notes(i64::MAX, SLICE).await?;
             }
@@ -152,6 +171,15 @@ impl Keeper {
         let keep_ms = i64::from(self.keep.days) * DAY_MS;
         let is_old = keep_ms > 0 && slice.newest_arrival < now_ms - keep_ms;
         is_old || usage.bytes > self.keep.max_bytes
+    }
+
+    /// Nothing goes before its roll-ups are stored. Age can wait for that; size asks for it now.
+    async fn is_rolled_up(&self, slice: &OldSlice, usage: Usage) -> bool {
+        let last = slice.until - 1;
+        if usage.bytes > self.keep.max_bytes {
+            return self.rolled_up.reach(last, LOOK).await;
+        }
+        self.rolled_up.until() >= last
     }
 
     async fn expire(&self, now_ms: i64) -> Result<(), StoreError> {

@@ -5,6 +5,18 @@ use crate::common::{Device, Process, answer, rig};
 use std::path::Path;
 use tidegate_protocol::Codec;
 
+/// One line that names the file, says each thing once, and what to do.
+fn is_plain(said: &str, file: &Path, advice: &str) {
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(text(file)), "{said}");
+    assert!(said.contains(advice), "{said}");
+    let parts: Vec<&str> = said.trim().split(": ").collect();
+    for (at, part) in parts.iter().enumerate() {
+        assert!(!parts[at + 1..].contains(part), "twice {part:?}: {said}");
+    }
+    assert!(!said.contains("error returned from database"), "{said}");
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
@@ -90,10 +102,12 @@ async fn a_file_that_is_no_whole_database_is_refused_and_left_as_it_is() {
         Process::run(&["serve", "--listen", "127.0.0.1:0", "--data-dir", text(&dir)]).await;
     assert!(!status.success());
     assert!(said.contains("not a database"), "{said}");
+    is_plain(&said, &database, "restore a backup");
     assert_eq!(std::fs::read(&database).unwrap(), garbage);
 
     let (done, said) = restore(&database, &place.path().join("other"), &[]).await;
     assert!(!done && said.contains("no database of tidegate"), "{said}");
+    is_plain(&said, &database, "restore a backup");
     let (done, said) = backup(&place.path().join("nowhere"), &place.path().join("b.db")).await;
     assert!(!done && said.contains("no such database"), "{said}");
     assert!(!place.path().join("b.db").exists());
@@ -114,6 +128,7 @@ async fn a_damaged_backup_is_refused_before_anything_is_moved() {
     std::fs::write(&file, &bytes).unwrap();
     let (done, said) = restore(&file, &dir, &["--force"]).await;
     assert!(!done && said.contains("damaged"), "{said}");
+    is_plain(&said, &file, "restore a backup");
     assert!(!dir.join("tidegate.db.before-restore-1").exists());
 }
 
@@ -180,6 +195,9 @@ async fn a_damaged_database_and_one_of_another_program_are_refused_and_left_as_t
     bytes[page_at(torn)].fill(0xA5);
     std::fs::write(&file, &bytes).unwrap();
     refused_and_left(dir.path(), "damaged").await;
+    let (done, said) = backup(dir.path(), &dir.path().join("copy.db")).await;
+    assert!(!done, "{said}");
+    is_plain(&said, &file, "restore a backup");
 
     let other = tempfile::tempdir().unwrap();
     let options = sqlx::sqlite::SqliteConnectOptions::new()
@@ -203,5 +221,44 @@ async fn refused_and_left(dir: &Path, reason: &str) {
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", text(dir)];
     let (status, said) = Process::run(&arguments).await;
     assert!(!status.success() && said.contains(reason), "{said}");
+    is_plain(&said, &dir.join("tidegate.db"), reason);
     assert_eq!(std::fs::read(dir.join("tidegate.db")).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_folder_where_a_file_belongs_and_a_folder_that_is_not_there_are_named() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let url = format!("sqlite:{}", text(folder));
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--store-url", &url];
+    let (status, said) = Process::run(&arguments).await;
+    assert!(!status.success());
+    is_plain(&said, folder, "name a file in it");
+    let (done, said) = restore(folder, &folder.join("data"), &[]).await;
+    assert!(!done);
+    is_plain(&said, folder, "name a file in it");
+
+    let data = folder.join("one");
+    Process::serve(&data, &[]).await.kill().await;
+    let file = folder.join("nowhere").join("b.db");
+    let (done, said) = backup(&data, &file).await;
+    assert!(!done);
+    is_plain(&said, &file, "make it first");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_is_told_once_by_replay_and_export() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tidegate.db");
+    std::fs::write(&file, b"this is no database".repeat(300)).unwrap();
+    let out = dir.path().join("out.csv");
+    let export = ["--format", "csv", "--out", text(&out)];
+    for (command, more) in [("replay", &[][..]), ("export", &export[..])] {
+        let mut arguments = vec![command, "--endpoint", "pump-health", "--data-dir"];
+        arguments.push(text(dir.path()));
+        arguments.extend(more);
+        let (status, said) = Process::run(&arguments).await;
+        assert!(!status.success());
+        is_plain(&said, &file, "restore a backup");
+    }
 }

@@ -124,13 +124,16 @@ async fn the_binary_says_why_in_one_line_and_fails() {
 async fn check_config_reports_every_mistake_at_once() {
     let dir = folder();
     let file = dir.path().join("tidegate.toml");
-    let mistakes = "listen = \"nowhere\"\n[store]\nqueue = 1\n";
+    let mistakes =
+        "listen = \"nowhere\"\nmodels_dir = \"/nope\"\n[store]\nqueue = 1\nurl = \"postgres://\"\n";
     std::fs::write(&file, mistakes).expect("a file");
     let (status, said) = Process::run(&["serve", "--check-config", "--config", text(&file)]).await;
     assert!(!status.success());
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.contains("listen \"nowhere\""), "{said}");
     assert!(said.contains("store.queue 1"), "{said}");
+    assert!(said.contains("models_dir /nope: no such folder"), "{said}");
+    assert!(said.contains("store.url: no host"), "{said}");
 }
 
 #[tokio::test]
@@ -153,4 +156,20 @@ async fn print_config_prints_a_file_that_config_takes() {
     assert!(status.success(), "{said}");
     assert_eq!(said, "");
     assert!(!data.exists(), "neither makes a data dir");
+}
+
+#[tokio::test]
+async fn a_log_in_a_file_has_no_colours() {
+    let dir = folder();
+    let log = dir.path().join("log");
+    let to = std::fs::File::create(&log).expect("a file");
+    let change = |command: &mut Command| {
+        command.stderr(to);
+    };
+    let server = Process::serve_with(&dir.path().join("data"), &[], change).await;
+    server.terminate().await;
+    assert!(server.exit().await.success());
+    let said = std::fs::read_to_string(&log).expect("a log");
+    assert!(said.contains("INFO") && said.contains("stopped"), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said}");
 }

@@ -1,6 +1,7 @@
 //! What goes on behind the road: retention, room, roll-ups, and recalibration from outside.
 
 use crate::common::{Device, Process, TestServer, answer, eventually, reading, rig};
+use std::time::Duration;
 use tidegate_protocol::message::Prediction;
 use tidegate_protocol::{Codec, DeviceMessage, NackCode, Output, Reading};
 
@@ -92,6 +93,31 @@ async fn a_number_whose_row_is_retired_is_taken_for_good() {
 }
 
 #[tokio::test]
+async fn a_small_database_makes_room_in_time_and_keeps_nobody_out() {
+    let values = rig(34, 3 * MANY);
+    let server = TestServer::start_with(|raw| raw.store.max_bytes = 1_000_000).await;
+    let mut device = server.device("rig-1").await;
+    let streaming = async {
+        stream_all(&mut device, &values, 0, 3 * MANY).await;
+    };
+    tokio::pin!(streaming);
+    let refused = |body: &str| body.contains(r#""store":"full""#);
+    loop {
+        tokio::select! {
+            () = &mut streaming => break,
+            ready = server.get("/health/ready") => assert!(!refused(&ready.body), "{ready:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(first_id(&server).await > 1_000, "it had to make room");
+    // Each reading counts once, however the roll-ups were hurried.
+    eventually("the roll-ups", || async {
+        rolled_up(&server, "rig-1").await == 3 * MANY as u64
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_nearly_full_disk_keeps_new_readings_out_and_says_so() {
     let server = TestServer::start_with(|raw| {
         raw.store.min_free_bytes = 1 << 52;
@@ -168,10 +194,42 @@ async fn roll_ups_add_readings_up_by_the_minute_they_were_measured_in() {
         rolled_up(&server, "rig-1").await == 140
     })
     .await;
-    server
-        .get("/api/v1/rollups?endpoint=pump-health&device=rig-1&span=day")
-        .await
-        .problem(400, "bad_request");
+    assert_eq!(page["feature_names"][2], "current");
+    let minute = format!("{path}&from=2026-02-02T02:41:00Z&to=2026-02-02T02:42:00Z");
+    let page = server.get(&minute).await.json();
+    assert_eq!(page["rollups"][0]["count"], 60, "{page}");
+}
+
+#[tokio::test]
+async fn roll_ups_of_nothing_say_what_is_not_there() {
+    let server = TestServer::start().await;
+    let mut device = server.device("rig-1").await;
+    device.stream(&rig(1, 3), 0, 3).await;
+    let path = "/api/v1/rollups?endpoint=pump-health&device=rig-1";
+    for (more, said) in [
+        ("&span=day", "span"),
+        ("&from=soon", "from: \"soon\": expected RFC 3339"),
+        ("&epoch=5", "unknown field \"epoch\""),
+        ("&import=9007199254740992", "import is at most"),
+    ] {
+        let problem = server.get(&format!("{path}{more}")).await;
+        let detail = problem.problem(400, "bad_request");
+        assert!(detail.contains(said), "{more}: {detail}");
+    }
+    let other = |device: &str| format!("/api/v1/rollups?endpoint=pump-health&device={device}");
+    let answer = server.get(&other("rig-2")).await;
+    answer.problem(404, "unknown_device");
+    let answer = server.get(&format!("{path}&import=5")).await;
+    assert!(answer.problem(404, "unknown_device").contains("import 5"));
+    let answer = server
+        .get("/api/v1/rollups?endpoint=nothing&device=rig-1")
+        .await;
+    answer.problem(404, "unknown_endpoint");
+    // A device that is known and has none in the range is no mistake.
+    let answer = server
+        .get(&format!("{path}&from=9999-01-01T00:00:00Z"))
+        .await;
+    assert_eq!(answer.json()["rollups"].as_array().unwrap().len(), 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The chapters of what keeps a database within its bounds.
 
-use super::book::{Book, ENDPOINT, Pen, START_MS, output, values};
+use super::book::{Book, Pen, START_MS, output, values};
 use tidegate::store::Place;
 use tidegate::store::rollup::{Bucket, Span};
 use tidegate::store::upkeep::{Moves, RollupQuery};
@@ -78,8 +78,7 @@ pub async fn roll_ups_add_up_and_move_their_consumer(book: &mut Book) {
     assert_eq!(store.consumed("nobody").await.unwrap(), 0);
 
     let query = RollupQuery {
-        endpoint: ENDPOINT.into(),
-        device: "rolled".into(),
+        stream: pen.stream.key.clone(),
         span: Span::Minute,
         from: None,
         to: None,

@@ -24,6 +24,13 @@ export interface Span {
   to: number;
 }
 
+/** From here on another version answers; seconds. */
+export interface Turn {
+  at: number;
+  before: string;
+  version: string;
+}
+
 export interface Frame {
   /** Bounds of the time axis and its points, Unix seconds (uPlot's unit). */
   from: number;
@@ -34,6 +41,7 @@ export interface Frame {
   score: Column;
   threshold: Column;
   spans: Span[];
+  turns: Turn[];
   latest: Sample | null;
 }
 
@@ -60,12 +68,13 @@ export function frameOf(series: Series, window: Window, end: number): Frame | nu
     before = at;
   }
   frame.spans = spansOf(tier, slots, silence);
+  frame.turns = turnsOf(series, tier, slots);
   return frame;
 }
 
 function emptyFrame(series: Series, from: number, to: number): Frame {
   const sensors = Array.from({ length: series.features }, () => ({ low: [], high: [], last: [] }));
-  return { from, to, x: [], sensors, ratio: [], score: [], threshold: [], spans: [], latest: series.latest };
+  return { from, to, x: [], sensors, ratio: [], score: [], threshold: [], spans: [], turns: [], latest: series.latest };
 }
 
 function slotsOf(tier: Tier, fromMs: number, toMs: number): number[] {
@@ -124,6 +133,20 @@ function spansOf(tier: Tier, slots: number[], silence: number): Span[] {
     before = at;
   }
   return spans;
+}
+
+/** Where the version that answers differs from the one before. */
+function turnsOf(series: Series, tier: Tier, slots: number[]): Turn[] {
+  const turns: Turn[] = [];
+  let before = 0;
+  for (const slot of slots) {
+    const version = tier.version[slot]!;
+    if (before !== 0 && version !== 0 && version !== before) {
+      turns.push({ at: tier.at[slot]! / 1000, before: series.versions[before - 1]!, version: series.versions[version - 1]! });
+    }
+    if (version !== 0) before = version;
+  }
+  return turns;
 }
 
 /**

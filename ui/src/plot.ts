@@ -49,7 +49,7 @@ export function plotOptions(plot: PlotKind, width: number, height: number, hooks
     ...(score ? {} : { bands: [{ series: [1, 2] as [number, number], fill: () => theme().envelope }] }),
     hooks: {
       drawClear: [(u) => drawSpans(u, hooks.frame())],
-      draw: score ? [drawThreshold] : [],
+      draw: score ? [drawThreshold, (u) => drawTurns(u, hooks.frame(), true)] : [(u) => drawTurns(u, hooks.frame(), false)],
       setCursor: [(u) => hooks.onCursor(u.cursor.left! >= 0 ? (u.cursor.idx ?? null) : null)],
     },
   };
@@ -117,6 +117,30 @@ function drawSpans(u: uPlot, frame: Frame): void {
     const [a, b] = [u.valToPos(from, "x", true), u.valToPos(to, "x", true)];
     ctx.fillStyle = mark === Mark.Anomaly ? theme().anomaly : theme().calibrating;
     ctx.fillRect(a, top, Math.max(b - a, MIN_SPAN_PX * devicePixelRatio), height);
+  }
+  ctx.restore();
+}
+
+/** A line where another version takes over, with its name where there is room for it. */
+function drawTurns(u: uPlot, frame: Frame, named: boolean): void {
+  const { ctx } = u;
+  const { left, top, width, height } = u.bbox;
+  ctx.save();
+  ctx.strokeStyle = ctx.fillStyle = theme().text;
+  ctx.lineWidth = devicePixelRatio;
+  ctx.font = theme().font;
+  ctx.textBaseline = "top";
+  for (const { at, version } of frame.turns) {
+    const x = Math.round(u.valToPos(at, "x", true)) + 0.5;
+    if (x < left || x > left + width) continue;
+    ctx.beginPath();
+    ctx.moveTo(x, top);
+    ctx.lineTo(x, top + height);
+    ctx.stroke();
+    if (!named) continue;
+    const room = left + width - x > ctx.measureText(version).width + 6 * devicePixelRatio;
+    ctx.textAlign = room ? "left" : "right";
+    ctx.fillText(version, x + (room ? 4 : -4) * devicePixelRatio, top + 2 * devicePixelRatio);
   }
   ctx.restore();
 }

@@ -38,6 +38,15 @@ describe("folding", () => {
     }
   });
 
+  it("knows where another version took over, in any order", () => {
+    const samples = everySecond(60).map((one, i) => ({ ...one, model: i < 40 ? "m" : "n" }));
+    const turn = { at: START / 1000 + 40, before: "m/1.0.0", version: "n/1.0.0" };
+    for (const series of [folded(samples), folded([...samples].reverse())]) {
+      expect(frameOf(series, twoMin, series.newestAt)!.turns).toEqual([turn]);
+    }
+    expect(frameOf(folded(everySecond(60)), twoMin, START + 60_000)!.turns).toEqual([]);
+  });
+
   it("does not grow, however long and fast a device sends", () => {
     const series = new Series(1);
     for (let i = 0; i < 100_000; i++) series.fold(sample(i, START + i * 40));

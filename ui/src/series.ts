@@ -52,6 +52,8 @@ export class Tier {
   readonly score: Float32Array;
   readonly threshold: Float32Array;
   readonly mark: Uint8Array;
+  /** Of the bucket's last reading: which of the series' versions answered, from 1. */
+  readonly version: Uint16Array;
   readonly features: number;
   newest = -Infinity;
 
@@ -68,6 +70,7 @@ export class Tier {
     this.score = new Float32Array(this.capacity);
     this.threshold = new Float32Array(this.capacity);
     this.mark = new Uint8Array(this.capacity);
+    this.version = new Uint16Array(this.capacity);
   }
 
   /** Slot of a bucket number, or -1 when nothing is there. */
@@ -76,14 +79,17 @@ export class Tier {
     return this.bucket[slot] === number ? slot : -1;
   }
 
-  fold(at: number, sample: Sample): void {
+  fold(at: number, sample: Sample, version: number): void {
     const number = Math.floor(at / this.widthMs);
     if (number <= this.newest - this.capacity) return;
     const slot = ((number % this.capacity) + this.capacity) % this.capacity;
     if (this.bucket[slot] !== number) this.#clear(slot, number);
     if (number > this.newest) this.newest = number;
     const isLast = at >= this.at[slot]!;
-    if (isLast) this.at[slot] = at;
+    if (isLast) {
+      this.at[slot] = at;
+      this.version[slot] = version;
+    }
     this.#foldValues(slot, sample.values, isLast);
     this.#foldOutput(slot, sample);
   }
@@ -95,6 +101,7 @@ export class Tier {
     for (const column of [this.low, this.high, this.last]) column.fill(NaN, from, to);
     this.ratio[slot] = this.score[slot] = this.threshold[slot] = NaN;
     this.mark[slot] = Mark.None;
+    this.version[slot] = 0;
   }
 
   #foldValues(slot: number, values: Sample["values"], isLast: boolean): void {
@@ -133,6 +140,8 @@ export class Series {
   latest: Sample | null = null;
   /** Time of the newest reading drawn (ms), -Infinity before the first. */
   newestAt = -Infinity;
+  /** Versions that answered, `model/version`, in the order in which they were met. */
+  readonly versions: string[] = [];
   /** Rises with every fold: whoever draws compares it. */
   revision = 0;
 
@@ -144,9 +153,16 @@ export class Series {
   fold(sample: Sample): void {
     const at = drawnAt(sample);
     if (!Number.isFinite(at)) return;
-    for (const tier of this.tiers.values()) tier.fold(at, sample);
+    const version = this.#versionOf(sample);
+    for (const tier of this.tiers.values()) tier.fold(at, sample, version);
     if (at > this.newestAt) this.newestAt = at;
     if (this.latest === null || sample.id > this.latest.id) this.latest = sample;
     this.revision += 1;
+  }
+
+  #versionOf({ model, version }: Sample): number {
+    const name = `${model}/${version}`;
+    const known = this.versions.indexOf(name);
+    return known >= 0 ? known + 1 : this.versions.push(name);
   }
 }

@@ -7,7 +7,6 @@ mod columns;
 mod time;
 
 pub use columns::{Mapping, MappingError};
-pub(super) use time::parse_iso;
 
 use columns::Columns;
 use sha2::{Digest, Sha256};

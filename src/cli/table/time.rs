@@ -2,9 +2,7 @@
 //!
 //! A time without an offset is UTC: a device's epoch must not depend on where the file is sent from.
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use crate::stream::parse_iso;
 
 /// Numbers below are seconds, from here on milliseconds: year 5138 in seconds, March 1973 in milliseconds.
 const SECONDS_BELOW: f64 = 1e11;
@@ -36,16 +34,6 @@ fn parse_unix(number: f64) -> Option<i64> {
         number
     };
     (ms.is_finite() && ms.abs() <= LATEST_MS).then_some(ms.round() as i64)
-}
-
-/// Unix ms of an ISO 8601 time; one without an offset is UTC.
-pub fn parse_iso(cell: &str) -> Option<i64> {
-    if let Ok(instant) = cell.parse::<Timestamp>() {
-        return Some(instant.as_millisecond());
-    }
-    let civil = cell.parse::<DateTime>().ok()?;
-    let instant = civil.to_zoned(TimeZone::UTC).ok()?;
-    Some(instant.timestamp().as_millisecond())
 }
 
 #[cfg(test)]

@@ -24,8 +24,7 @@ pub async fn write(connection: &mut PgConnection, rows: &[&Row]) -> Result<()> {
     sqlx::query(
         "INSERT INTO mqtt_receipts (client, place, session, packet, hash, taken) \
          SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::int[], $5::bytea[], $6::bigint[]) \
-         ON CONFLICT (client, place) DO UPDATE SET session = excluded.session, packet = excluded.packet, \
-         hash = excluded.hash, taken = excluded.taken",
+         ON CONFLICT (client, place) DO UPDATE SET taken = excluded.taken",
     )
     .bind(column(&marks, |mark| mark.publish.client.to_string()))
     .bind(column(&marks, |mark| signed(mark.publish.place)))

@@ -3,12 +3,12 @@
 use super::commit::{begin, column, commit};
 use super::read::{Readers, number};
 use crate::store::Result;
-use crate::store::rollup::{Bucket, Span, Stat, from_bytes, to_bytes};
+use crate::store::cells::{self, BUCKET};
+use crate::store::rollup::{Bucket, Span, to_bytes};
 use crate::store::rows::signed;
-use crate::store::upkeep::{Moves, RollupQuery, StoredRollup};
+use crate::store::upkeep::{Moves, RollupQuery};
 use crate::stream::now_ms;
-use sqlx::Row;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 use std::collections::HashMap;
 
 /// The newest sample id that a consumer has taken in.
@@ -61,24 +61,22 @@ fn key(bucket: &Bucket) -> Key {
 }
 
 async fn merge_stored(connection: &mut PgConnection, buckets: &[Bucket]) -> Result<Vec<Bucket>> {
-    let rows = sqlx::query(
-        "SELECT r.start, r.count, r.anomalies, r.failed, r.score, r.features, r.stream_id, r.span_s::bigint \
-         FROM rollups r JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS k(stream_id, span_s, start) \
-         ON r.stream_id = k.stream_id AND r.span_s = k.span_s AND r.start = k.start",
-    )
-    .bind(column(buckets, |bucket| bucket.stream))
-    .bind(column(buckets, |bucket| bucket.span.seconds()))
-    .bind(column(buckets, |bucket| bucket.start))
-    .fetch_all(connection)
-    .await?;
-    let mut before: HashMap<Key, StoredRollup> = rows
-        .iter()
-        .map(|row| ((row.get(6), row.get(7), row.get(0)), stored(row)))
-        .collect();
+    let text = format!(
+        "SELECT {BUCKET} FROM rollups r JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS k(stream_id, span_s, start) \
+         ON r.stream_id = k.stream_id AND r.span_s = k.span_s AND r.start = k.start"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(column(buckets, |bucket| bucket.stream))
+        .bind(column(buckets, |bucket| bucket.span.seconds()))
+        .bind(column(buckets, |bucket| bucket.start))
+        .fetch_all(connection)
+        .await?;
+    let stored = rows.iter().map(cells::bucket);
+    let mut before: HashMap<Key, Bucket> = stored.map(|bucket| (key(&bucket), bucket)).collect();
     let merged = buckets.iter().map(|bucket| {
         let mut merged = bucket.clone();
         if let Some(before) = before.remove(&key(bucket)) {
-            merged.merge(&before.into_bucket(bucket.stream, bucket.span));
+            merged.merge(&before);
         }
         merged
     });
@@ -109,22 +107,24 @@ async fn put(connection: &mut PgConnection, buckets: &[Bucket]) -> Result<()> {
 }
 
 /// Roll-ups of one stream, oldest first.
-pub async fn read(readers: &Readers, wanted: &RollupQuery) -> Result<Vec<StoredRollup>> {
+pub async fn read(readers: &Readers, wanted: &RollupQuery) -> Result<Vec<Bucket>> {
     let mut reader = readers.take().await?;
-    let rows = sqlx::query(
-        "SELECT start, count, anomalies, failed, score, features FROM rollups \
-         WHERE stream_id = (SELECT id FROM streams WHERE endpoint = $1 AND device = $2 AND import = 0) \
-         AND span_s = $3 AND start >= $4 AND start < $5 ORDER BY start LIMIT $6",
-    )
-    .bind(&wanted.endpoint)
-    .bind(&wanted.device)
-    .bind(wanted.span.seconds())
-    .bind(wanted.from.unwrap_or(i64::MIN))
-    .bind(wanted.to.unwrap_or(i64::MAX))
-    .bind(i64::from(wanted.limit))
-    .fetch_all(&mut *reader)
-    .await?;
-    Ok(reader.done(rows.iter().map(stored).collect()))
+    let text = format!(
+        "SELECT {BUCKET} FROM rollups r \
+         WHERE stream_id = (SELECT id FROM streams WHERE endpoint = $1 AND device = $2 AND import = $3) \
+         AND span_s = $4 AND start >= $5 AND start < $6 ORDER BY start LIMIT $7"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(wanted.stream.endpoint.as_str())
+        .bind(wanted.stream.device.as_str())
+        .bind(signed(wanted.stream.import))
+        .bind(wanted.span.seconds())
+        .bind(wanted.from.unwrap_or(i64::MIN))
+        .bind(wanted.to.unwrap_or(i64::MAX))
+        .bind(i64::from(wanted.limit))
+        .fetch_all(&mut *reader)
+        .await?;
+    Ok(reader.done(rows.iter().map(cells::bucket).collect()))
 }
 
 /// Deletes roll-ups that were last added to before `before`.
@@ -136,16 +136,4 @@ pub async fn expire(readers: &Readers, span: Span, before: i64) -> Result<u64> {
         .execute(&mut *reader)
         .await?;
     Ok(reader.done(done.rows_affected()))
-}
-
-fn stored(row: &PgRow) -> StoredRollup {
-    let score: Vec<Stat> = from_bytes(row.get(4));
-    StoredRollup {
-        start: row.get(0),
-        count: number(row, 1),
-        anomalies: number(row, 2),
-        failed: number(row, 3),
-        score: score.first().copied().unwrap_or_default(),
-        features: from_bytes(row.get(5)),
-    }
 }

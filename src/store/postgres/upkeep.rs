@@ -8,7 +8,7 @@ use super::read::{self, Readers, number};
 use super::{PostgresStore, commit, rollups};
 use crate::store::rollup::{Bucket, Span};
 use crate::store::rows::{log_kind, signed};
-use crate::store::upkeep::{Moves, OldSlice, RollupQuery, StoredRollup, Upkeep, Usage};
+use crate::store::upkeep::{Moves, OldSlice, RollupQuery, Upkeep, Usage};
 use crate::store::{Result, StoreError};
 use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnection;
@@ -63,7 +63,7 @@ impl Upkeep for PostgresStore {
         Box::pin(read::in_time(add))
     }
 
-    fn rollups<'a>(&'a self, query: &'a RollupQuery) -> BoxFuture<'a, Result<Vec<StoredRollup>>> {
+    fn rollups<'a>(&'a self, query: &'a RollupQuery) -> BoxFuture<'a, Result<Vec<Bucket>>> {
         Box::pin(read::in_time(rollups::read(&self.readers, query)))
     }
 
@@ -141,7 +141,12 @@ impl PostgresStore {
         let gone = carry_over(&mut reader, part).await?;
         delete_behind(&mut reader, slice.until).await?;
         drop_part(&mut reader, part, self.fence).await?;
-        commit::commit(&mut reader).await?;
+        let committed = commit::commit(&mut reader).await;
+        if committed.is_err() {
+            // Whether the part is gone is not known. Where the database does not answer either, the writer reads them when it does.
+            self.parts.load(&mut *self.readers.take().await?).await?;
+        }
+        committed?;
         self.parts.forget(part);
         Ok(reader.done(gone))
     }

@@ -3,6 +3,7 @@
 //! A backup is one consistent, compact file, checked before it gets its name. A restored database is another log: ids given after the backup
 //! may be given again, so subscribers must not take up an old position in it. Nothing that is there is overwritten.
 
+use super::explain::{advice, explain, is_damage, refuse_foreign};
 use super::{MIGRATIONS, read};
 use crate::store::{Result, StoreError};
 use crate::store::{lock, schema};
@@ -27,16 +28,20 @@ pub struct Contents {
 /// # Errors
 /// No database there, one of a newer schema, a file that exists already, or a disk without room.
 pub async fn backup(from: &Path, to: &Path) -> Result<Contents> {
+    refuse_folder(from)?;
     if !from.is_file() {
         return Err(refused(from, "no such database"));
     }
     if to.exists() {
         return Err(refused(to, "exists already; choose another name"));
     }
+    if !folder_of(to).is_dir() {
+        return Err(refused(to, "its folder does not exist; make it first"));
+    }
     let partial = beside(to, "partial");
     remove(&partial)?;
     copy_whole(from, &partial).await?;
-    let contents = verify(&partial).await?;
+    let contents = verify(&partial).await.map_err(|error| explain(error, to))?;
     settle(&partial, to)?;
     Ok(contents)
 }
@@ -47,6 +52,7 @@ pub async fn backup(from: &Path, to: &Path) -> Result<Contents> {
 /// # Errors
 /// A server that runs there, a database that is there already, or a file that is no whole backup.
 pub async fn restore(from: &Path, to: &Path, force: bool) -> Result<(Contents, Option<PathBuf>)> {
+    refuse_folder(from)?;
     if !from.is_file() {
         return Err(refused(from, "no such file"));
     }
@@ -55,12 +61,12 @@ pub async fn restore(from: &Path, to: &Path, force: bool) -> Result<(Contents, O
         let reason = "a database is there already; --force moves it aside";
         return Err(refused(to, reason));
     }
-    verify(from).await?;
+    verify(from).await.map_err(|error| explain(error, from))?;
     let partial = beside(to, "partial");
     remove(&partial)?;
     copy_whole(from, &partial).await?;
-    make_another_log(&partial).await?;
-    let contents = verify(&partial).await?;
+    let contents = finish(&partial).await;
+    let contents = contents.map_err(|error| explain(error, to))?;
     let aside = move_aside(to)?;
     settle(&partial, to)?;
     Ok((contents, aside))
@@ -75,12 +81,13 @@ const CHECKED_AT_START: u64 = 64 << 20;
 /// What is wrong with the file.
 pub async fn inspect(file: &Path) -> Result<()> {
     refuse_half_restored(file)?;
+    refuse_folder(file)?;
     let length = std::fs::metadata(file).map_or(0, |file| file.len());
     if length == 0 {
         return Ok(());
     }
     let no_database =
-        |error: sqlx::Error| refused(file, &format!("no database, or damaged: {error}"));
+        |error: sqlx::Error| refused(file, &format!("no database: {}", advice(&error)));
     let mut connection = open(file).await?;
     let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
         .fetch_one(&mut connection)
@@ -100,30 +107,46 @@ pub async fn inspect(file: &Path) -> Result<()> {
     Ok(())
 }
 
+fn refuse_folder(file: &Path) -> Result<()> {
+    if file.is_dir() {
+        return Err(refused(file, "a folder: name a file in it"));
+    }
+    Ok(())
+}
+
 fn refuse_damaged(file: &Path, verdict: &str) -> Result<()> {
     if verdict == "ok" {
         return Ok(());
     }
-    let what: Vec<&str> = verdict.lines().collect();
-    let reason = format!("damaged: {}; restore a backup", what.join(", "));
+    // SQLite begins with the name of the database, which is always the same.
+    let what = verdict
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with("***"));
+    let what: Vec<&str> = what.collect();
+    let reason = format!("damaged ({}); restore a backup", what.join(", "));
     Err(refused(file, &reason))
 }
 
 /// Writes what a database holds to a new file: its write-ahead log too, where it has one beside it.
 async fn copy_whole(from: &Path, to: &Path) -> Result<()> {
-    let mut source = open(from).await?;
+    let named = |error: StoreError| explain(error, from);
+    let mut source = open(from).await.map_err(named)?;
     check(from, &mut source).await?;
     // The parameter is a file name; VACUUM INTO reads one snapshot and writes no free pages.
     let copied = sqlx::query("VACUUM INTO ?")
         .bind(to.to_string_lossy().into_owned())
         .execute(&mut source)
         .await;
-    source.close().await?;
     if let Err(error) = copied {
         remove(to)?;
-        return Err(error.into());
+        // A full disk is the copy's, damage the source's.
+        return Err(match advice(&error) {
+            _ if is_damage(&error) => named(error.into()),
+            reason => refused(to, &format!("no copy: {reason}")),
+        });
     }
-    Ok(())
+    source.close().await.map_err(|error| named(error.into()))
 }
 
 /// Refuses to begin a new database where a restore was interrupted between moving the old one aside and naming the new one.
@@ -153,7 +176,7 @@ async fn check(file: &Path, connection: &mut SqliteConnection) -> Result<()> {
     let found = sqlx::query("SELECT max(version) FROM _sqlx_migrations")
         .fetch_one(connection)
         .await
-        .map_err(|error| refused(file, &format!("no database of tidegate ({error})")))?;
+        .map_err(|error| refuse_foreign(&error, file))?;
     schema::refuse_newer(&MIGRATIONS, found.get(0), &file.display().to_string())
 }
 
@@ -164,7 +187,7 @@ async fn verify(file: &Path) -> Result<Contents> {
     let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)")
         .fetch_one(&mut connection)
         .await
-        .map_err(|error| refused(file, &format!("damaged: {error}")))?;
+        .map_err(|error| refused(file, &format!("damaged: {}", advice(&error))))?;
     refuse_damaged(file, &verdict)?;
     let row = sqlx::query("SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM streams)")
         .fetch_one(&mut connection)
@@ -176,6 +199,12 @@ async fn verify(file: &Path) -> Result<Contents> {
         streams: read::number(&row, 1),
         bytes: bytes.len(),
     })
+}
+
+/// Makes a copy a log of its own and reads it once more.
+async fn finish(partial: &Path) -> Result<Contents> {
+    make_another_log(partial).await?;
+    verify(partial).await
 }
 
 async fn make_another_log(file: &Path) -> Result<()> {
@@ -194,13 +223,16 @@ fn settle(partial: &Path, to: &Path) -> Result<()> {
         .and_then(|file| file.sync_all())
         .map_err(failed)?;
     std::fs::rename(partial, to).map_err(failed)?;
-    let folder = match to.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    File::open(folder)
+    File::open(folder_of(to))
         .and_then(|folder| folder.sync_all())
         .map_err(failed)
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// Moves a database and its write-ahead log to a free name; a log that was left behind without its database too, for it must not meet

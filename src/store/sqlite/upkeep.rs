@@ -4,12 +4,13 @@
 
 use super::{SqliteStore, closed, read, signed, transaction};
 use crate::store::Result;
-use crate::store::rollup::{Bucket, Span, Stat, from_bytes, to_bytes};
-use crate::store::upkeep::{Moves, OldSlice, RollupQuery, StoredRollup, Upkeep, Usage};
+use crate::store::cells::{self, BUCKET};
+use crate::store::rollup::{Bucket, Span, to_bytes};
+use crate::store::upkeep::{Moves, OldSlice, RollupQuery, Upkeep, Usage};
 use crate::stream::now_ms;
 use futures_util::future::BoxFuture;
 use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 
 /// Pages given back to the disk in one go, 4 KiB each.
 const SHRINK_PAGES: u32 = 2_000;
@@ -124,22 +125,24 @@ impl Upkeep for SqliteStore {
         })
     }
 
-    fn rollups<'a>(&'a self, query: &'a RollupQuery) -> BoxFuture<'a, Result<Vec<StoredRollup>>> {
+    fn rollups<'a>(&'a self, query: &'a RollupQuery) -> BoxFuture<'a, Result<Vec<Bucket>>> {
         Box::pin(async move {
-            let rows = sqlx::query(
-                "SELECT start, count, anomalies, failed, score, features FROM rollups \
-                 WHERE stream_id = (SELECT id FROM streams WHERE endpoint = ? AND device = ? AND import = 0) \
-                 AND span_s = ? AND start >= ? AND start < ? ORDER BY start LIMIT ?",
-            )
-            .bind(&query.endpoint)
-            .bind(&query.device)
-            .bind(query.span.seconds())
-            .bind(query.from.unwrap_or(i64::MIN))
-            .bind(query.to.unwrap_or(i64::MAX))
-            .bind(query.limit)
-            .fetch_all(&self.readers)
-            .await?;
-            Ok(rows.iter().map(stored).collect())
+            let text = format!(
+                "SELECT {BUCKET} FROM rollups r \
+                 WHERE stream_id = (SELECT id FROM streams WHERE endpoint = ? AND device = ? AND import = ?) \
+                 AND span_s = ? AND start >= ? AND start < ? ORDER BY start LIMIT ?"
+            );
+            let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+                .bind(query.stream.endpoint.as_str())
+                .bind(query.stream.device.as_str())
+                .bind(signed(query.stream.import))
+                .bind(query.span.seconds())
+                .bind(query.from.unwrap_or(i64::MIN))
+                .bind(query.to.unwrap_or(i64::MAX))
+                .bind(query.limit)
+                .fetch_all(&self.readers)
+                .await?;
+            Ok(rows.iter().map(cells::bucket).collect())
         })
     }
 
@@ -272,17 +275,17 @@ async fn delete(connection: &mut SqliteConnection, until: u64) -> Result<u64> {
 }
 
 async fn add_bucket(connection: &mut SqliteConnection, bucket: &Bucket) -> Result<()> {
-    let stored = sqlx::query(
-        "SELECT start, count, anomalies, failed, score, features FROM rollups WHERE stream_id = ? AND span_s = ? AND start = ?",
-    )
-    .bind(bucket.stream)
-    .bind(bucket.span.seconds())
-    .bind(bucket.start)
-    .fetch_optional(&mut *connection)
-    .await?;
+    let text =
+        format!("SELECT {BUCKET} FROM rollups r WHERE stream_id = ? AND span_s = ? AND start = ?");
+    let before = sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(bucket.stream)
+        .bind(bucket.span.seconds())
+        .bind(bucket.start)
+        .fetch_optional(&mut *connection)
+        .await?;
     let mut bucket = bucket.clone();
-    if let Some(before) = stored.as_ref().map(self::stored) {
-        bucket.merge(&before.into_bucket(bucket.stream, bucket.span));
+    if let Some(before) = before {
+        bucket.merge(&cells::bucket(&before));
     }
     sqlx::query(
         "INSERT OR REPLACE INTO rollups (stream_id, span_s, start, count, scored, anomalies, failed, score, features, at) \
@@ -301,16 +304,4 @@ async fn add_bucket(connection: &mut SqliteConnection, bucket: &Bucket) -> Resul
     .execute(connection)
     .await?;
     Ok(())
-}
-
-fn stored(row: &SqliteRow) -> StoredRollup {
-    let score: Vec<Stat> = from_bytes(row.get(4));
-    StoredRollup {
-        start: row.get(0),
-        count: read::number(row, 1),
-        anomalies: read::number(row, 2),
-        failed: read::number(row, 3),
-        score: score.first().copied().unwrap_or_default(),
-        features: from_bytes(row.get(5)),
-    }
 }

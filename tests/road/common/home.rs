@@ -1,6 +1,7 @@
 //! Where a server in its own process keeps its rows, over kills and restarts.
 
 use super::{Postgres, Process};
+use std::path::Path;
 use tempfile::TempDir;
 
 /// A folder, or a PostgreSQL of the test's own.
@@ -25,6 +26,11 @@ impl Home {
             postgres: Some(Postgres::start().await),
             ..Self::sqlite()
         }
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Starts a server on it.

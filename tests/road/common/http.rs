@@ -14,8 +14,10 @@ pub struct Answer {
     pub status: u16,
     /// The header lines.
     pub head: String,
-    /// The body.
+    /// The body as text, as far as it is.
     pub body: String,
+    /// The body.
+    pub bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -23,6 +25,14 @@ impl Answer {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body)
             .unwrap_or_else(|error| panic!("{error} in {:?}", self.body))
+    }
+
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
     }
 
     /// Checks that this is a problem document with `status` and `code`; gives its detail.
@@ -44,27 +54,43 @@ impl Answer {
 
 /// Sends one request and reads the whole answer.
 pub async fn request(addr: SocketAddr, method: &str, path: &str, body: Option<&str>) -> Answer {
-    let body = body.unwrap_or_default();
+    let body = body.unwrap_or_default().as_bytes();
+    request_with(addr, method, path, &[], body).await
+}
+
+/// The same with more header lines and any bytes.
+pub async fn request_with(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: &[u8],
+) -> Answer {
+    let more: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\ncontent-type: application/json\r\n{more}content-length: {}\r\n\r\n",
         body.len()
     );
-    let text = within(path, async {
+    let answer = within(path, async {
         let mut socket = TcpStream::connect(addr).await.expect("a connection");
         socket.write_all(head.as_bytes()).await.expect("a request");
         // A server that refuses the length may stop reading before the body is through.
-        let _ = socket.write_all(body.as_bytes()).await;
-        let mut text = Vec::new();
-        let _ = socket.read_to_end(&mut text).await;
-        String::from_utf8(text).expect("an answer in UTF-8")
+        let _ = socket.write_all(body).await;
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        answer
     })
     .await;
-    let (head, body) = text.split_once("\r\n\r\n").expect("a whole answer");
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    let (head, body) = answer.split_at(end.expect("a whole answer"));
+    let head = String::from_utf8(head.to_vec()).expect("a head in UTF-8");
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let bytes = body[4..].to_vec();
     Answer {
         status: status.expect("a status"),
-        head: head.to_owned(),
-        body: body.to_owned(),
+        head,
+        body: String::from_utf8_lossy(&bytes).into_owned(),
+        bytes,
     }
 }
 

@@ -4,7 +4,7 @@
 use super::gate::Gate;
 use super::lock::Intruder;
 use crate::common::http::{request, samples};
-use crate::common::{Broker, Home, MqttPeer, Process, TestServer, eventually};
+use crate::common::{Broker, Home, MqttPeer, Process, TestServer, eventually, plain};
 use crate::mqtt::{bare, subscribed};
 use std::net::SocketAddr;
 use tidegate_protocol::message::{Feedback, Label};
@@ -113,6 +113,33 @@ async fn is_stored_once_over_a_kill(home: &Home) {
         metrics.contains("\ntidegate_mqtt_redelivered_total 1\n"),
         "{metrics}"
     );
+}
+
+/// The last reading of a batch is stored already, those before it are on their way: only their commit acknowledges the publish.
+#[tokio::test]
+async fn a_batch_that_ends_in_a_stored_reading_is_acknowledged_with_its_new_ones() {
+    let broker = Broker::start().await;
+    let home = Home::sqlite();
+    let server = process_at(broker.addr(), &home).await;
+    let mut peer = broker.peer().await;
+    subscribed(&mut peer).await;
+    peer.read("rig-1", Codec::Json, plain(0)).await;
+    peer.ack("rig-1", 0).await;
+    peer.prediction("rig-1", 0).await;
+    let mut database = Intruder::open(home.dir()).await;
+    database.hold().await;
+    let batch = DeviceMessage::Batch(vec![plain(1), plain(2), plain(0)]);
+    peer.publish("rig-1", Codec::Json, batch.to_bytes(Codec::Json))
+        .await;
+    for seq in [1, 2, 0] {
+        peer.prediction("rig-1", seq).await;
+    }
+    server.kill().await;
+    database.release().await;
+
+    let server = process_at(broker.addr(), &home).await;
+    peer.ack("rig-1", 2).await;
+    stored(server.addr(), 3).await;
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use super::{EVENTFUL, over, record_eventful_run};
 use crate::common::http::samples;
-use crate::common::{Process, TestServer, bits, reading, rig};
+use crate::common::{Process, TestServer, bits, reading, rig, within};
 use std::path::Path;
 use tidegate_protocol::{Output, Sample};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// What the API says of each row, as an export has to say it.
 fn check(row: &csv::StringRecord, names: &csv::StringRecord, sample: &Sample, features: &[String]) {
@@ -167,4 +168,40 @@ fn left(dir: &Path) -> Vec<String> {
     names
         .filter(|name| name.starts_with("out") || name.starts_with('.'))
         .collect()
+}
+
+#[tokio::test]
+async fn a_reader_that_has_enough_ends_an_export_quietly() {
+    let dir = tempfile::tempdir().unwrap();
+    record_eventful_run(dir.path()).await;
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(["export", "--endpoint", "pump-health", "--format", "jsonl"]);
+    command.args(["--out", "-", "--data-dir", dir.path().to_str().unwrap()]);
+    command.stdout(std::process::Stdio::piped());
+    command.stderr(std::process::Stdio::piped());
+    let mut exporting = command.kill_on_drop(true).spawn().unwrap();
+    let mut out = BufReader::new(exporting.stdout.take().unwrap());
+    let mut line = String::new();
+    within("a line", out.read_line(&mut line)).await.unwrap();
+    assert!(line.starts_with("{\"id\":1,"), "{line}");
+    drop(out);
+    let ended = within("its end", exporting.wait_with_output()).await;
+    let ended = ended.unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success() && said.is_empty(), "{said}");
+}
+
+#[tokio::test]
+async fn a_range_that_ends_before_it_begins_is_said_in_dates() {
+    let dir = tempfile::tempdir().unwrap();
+    let range = ["--from", "2021-01-01", "--to", "2020-01-01T00:00:00Z"];
+    let out = ["--format", "csv", "--out", "-"];
+    let said = over("export", dir.path(), &[range, out].concat()).await;
+    assert_eq!(
+        (said.code, said.err.trim()),
+        (
+            1,
+            "tidegate: --from 2021-01-01T00:00:00Z is not before --to 2020-01-01T00:00:00Z"
+        )
+    );
 }

@@ -2,7 +2,7 @@
 
 use super::{Said, over, tidegate};
 use crate::common::peer::wish;
-use crate::common::{Device, ENDPOINT, TestServer, answer, bits, reading, rig};
+use crate::common::{Device, ENDPOINT, TestServer, answer, bits, eventually, reading, rig};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use tidegate_protocol::live::DeviceState;
@@ -74,6 +74,14 @@ async fn bad_rows_are_named_by_line_and_the_rest_goes_on() {
     ] {
         assert_eq!(said.count(name), count, "{name}: {said:?}");
     }
+    let again = import(&server, &file, &["--bad-rows", list.to_str().unwrap()]).await;
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(
+        again
+            .err
+            .contains("bad.csv: there already; name another file with --bad-rows"),
+        "{again:?}"
+    );
     for line in [
         "line 12: column \"current\": \"oops\" is no number",
         "line 22: 6 cells where the header has 9",
@@ -137,6 +145,22 @@ async fn the_same_file_is_stored_once_and_a_changed_row_is_told() {
         third.err.contains("line 79: refused, seq_reused"),
         "{third:?}"
     );
+    // The first row tells that it is another file: the rest is not sent, and said so.
+    let other = file(dir.path(), &rig(36, 20), |_, _| {});
+    let stopped = import(&server, &other, &["--epoch", &epoch]).await;
+    let names = [
+        "imported",
+        "already stored",
+        "bad",
+        "refused",
+        "not settled",
+    ];
+    assert_eq!(names.map(|name| stopped.count(name)), [0, 0, 0, 1, 19]);
+    let changed = file(dir.path(), &values, |row, cells| {
+        if row == 77 {
+            cells[0] = "0.5".into();
+        }
+    });
     // Its own content is another import.
     let fourth = import(&server, &changed, &[]).await;
     assert_eq!(fourth.count("imported"), 1_300, "{fourth:?}");
@@ -264,4 +288,27 @@ async fn an_import_is_one_epoch_and_says_so() {
     assert!(nack.message.contains("this import is epoch 5"), "{nack:?}");
     device.read(reading(1, &values[1])).await;
     assert_eq!(device.ack(1).await.epoch, None, "still epoch 5");
+}
+
+#[tokio::test]
+async fn the_roll_ups_of_an_import_are_read_by_its_epoch_and_are_none_of_the_live_stream() {
+    let server = TestServer::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = file(dir.path(), &rig(35, 130), |_, _| {});
+    let said = import(&server, &file, &["--epoch", "7"]).await;
+    assert_eq!(said.count("imported"), 130, "{said:?}");
+    let path = "/api/v1/rollups?endpoint=pump-health&device=rig-1&span=hour";
+    eventually("the roll-ups", || async {
+        let page = server.get(&format!("{path}&import=7")).await;
+        let rollups = page.json()["rollups"].as_array().unwrap().clone();
+        rollups
+            .iter()
+            .filter_map(|r| r["count"].as_u64())
+            .sum::<u64>()
+            == 130
+    })
+    .await;
+    let page = server.get(&format!("{path}&import=7")).await.json();
+    assert_eq!(page["import"], 7);
+    server.get(path).await.problem(404, "unknown_device");
 }
