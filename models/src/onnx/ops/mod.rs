@@ -4,9 +4,12 @@
 //! functions. `eval` computes any tensors on `f64`, plainly: it folds constants and is the reference. `build` adds steps to a
 //! plan. The compiler and `docs/ONNX.md` both read this list; there is no other.
 
+mod choose;
 mod conv;
 pub(super) mod dense;
 pub(super) mod elementwise;
+mod ensemble;
+mod joins;
 mod labels;
 mod linear;
 mod moves;
@@ -54,14 +57,16 @@ pub(super) const FAMILIES: &[Family] = &[
     family("", "Functions of one tensor", elementwise::OPS),
     family("", "Functions of several tensors", pair::OPS),
     family("", "Shape and order", moves::OPS),
+    family("", "Joining, picking, padding", joins::OPS),
     family("", "Shapes and constants", shapes::OPS),
-    family("", "Sums, extremes and choices", reduce::OPS),
+    family("", "Sums and extremes", reduce::OPS),
+    family("", "Choices and running sums", choose::OPS),
     family("", "Matrices and convolutions", dense::OPS),
     family("", "Pooling", conv::OPS),
     family("", "Softmax and normalisation", normal::OPS),
     family("", "Recurrent layers", recurrent::OPS),
     family("ai.onnx.ml", "Scalers", scale::OPS),
-    family("ai.onnx.ml", "Columns", moves::ML_OPS),
+    family("ai.onnx.ml", "Columns", joins::ML_OPS),
     family("ai.onnx.ml", "Linear models", linear::OPS),
     family("ai.onnx.ml", "Tree ensembles", trees::OPS),
     family("ai.onnx.ml", "Support vector machines", svm::OPS),

@@ -6,7 +6,7 @@
 use super::super::graph::Node;
 use super::super::tensor::{Tensor, Type, axis, stretch};
 use super::super::value::{Builder, Run, Step, Value, arena_input, arg, constant, maybe};
-use super::reduce::Along;
+use super::choose::Along;
 use super::{Op, noted, op};
 use crate::numerics::{self, exp, ln};
 

@@ -89,7 +89,7 @@ fn probit(p: f64, functions: Functions) -> f64 {
     const A: f64 = 0.147;
     let x = 2.0 * p - 1.0;
     let log = (functions.ln)((1.0 - x) * (1.0 + x));
-    let v = 2.0 / (3.141_59 * A) + 0.5 * log;
+    let v = 2.0 / (std::f64::consts::PI * A) + 0.5 * log;
     let root = (-v + (v * v - log / A).sqrt()).sqrt();
     std::f64::consts::SQRT_2 * if x < 0.0 { -root } else { root }
 }
