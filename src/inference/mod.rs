@@ -2,14 +2,16 @@
 //!
 //! Owns the [`Engine`] (endpoints with their loaded versions, an immutable picture), the [`Engines`] that hold the newest of them while the
 //! server runs, and the [`Fold`] (one stream's model state). Promises that a step that panics or answers with a non-finite number leaves
-//! the state as it was. Where a step runs is decided here: every version's cost is measured at warm-up, and steps run inline, where
-//! the reading is.
+//! the state as it was. Where a step runs is decided here: every version's cost is measured at warm-up; cheap steps run where the
+//! reading is, dear ones take [`Turns`].
 
 mod engines;
 mod fold;
+mod turns;
 
 pub use engines::{Engines, Picture};
 pub use fold::{Fold, ResumeError, quiet_steps};
+pub use turns::{Line, Turn, Turns};
 
 use crate::stream::VersionRef;
 use std::collections::{BTreeMap, HashMap};
@@ -39,6 +41,8 @@ pub struct Served {
     pub layout: Arc<str>,
     /// Median time of one step, measured when it was loaded.
     pub cost: Duration,
+    /// Where its streams wait to step, if its steps are dear.
+    pub line: Line,
 }
 
 /// An endpoint that can be asked.
@@ -153,6 +157,7 @@ impl Served {
             }),
             layout: version.layout().describe().into(),
             cost,
+            line: Line::default(),
             version: Arc::clone(version),
         }
     }
