@@ -10,8 +10,11 @@ import type { Sample } from "./wire";
 
 interface Run {
   version: string;
+  /** No run before it reaches here; after a split nobody has seen this id yet. */
   firstId: number;
   firstAt: number;
+  /** Of the sample that `firstAt` is from. */
+  seenId: number;
   lastId: number;
 }
 
@@ -42,9 +45,10 @@ export class Versions {
     const [here, next] = [runs[i], runs[i + 1]];
     if (here !== undefined && id <= here.lastId) {
       if (here.version !== version) this.#split(i, id, at, version);
+      else if (id < here.seenId) [here.seenId, here.firstAt] = [id, at];
     } else if (here?.version === version) here.lastId = id;
-    else if (next?.version === version) [next.firstId, next.firstAt] = [id, at];
-    else runs.splice(i + 1, 0, { version, firstId: id, firstAt: at, lastId: id });
+    else if (next?.version === version) [next.firstId, next.seenId, next.firstAt] = [id, id, at];
+    else runs.splice(i + 1, 0, { version, firstId: id, seenId: id, firstAt: at, lastId: id });
     if (runs.length > MAX_RUNS) runs.shift();
   }
 
@@ -58,8 +62,8 @@ export class Versions {
     const whole = this.#runs[i]!;
     const parts: Run[] = [
       { ...whole, lastId: id - 1 },
-      { version, firstId: id, firstAt: at, lastId: id },
-      { ...whole, firstId: id + 1, firstAt: at },
+      { version, firstId: id, seenId: id, firstAt: at, lastId: id },
+      { ...whole, firstId: id + 1, seenId: Infinity, firstAt: at },
     ];
     this.#runs.splice(i, 1, ...parts.filter((run) => run.firstId <= run.lastId));
     this.#join();
