@@ -63,6 +63,7 @@ export function drawChanges(u: uPlot, frame: Frame, named: boolean): void {
   inside(u, (ctx) => {
     ctx.font = scaledFont();
     ctx.textBaseline = "middle";
+    ctx.textAlign = "left";
     let [row, taken] = [0, -Infinity];
     for (const { at, version } of frame.changes) {
       const x = Math.round(u.valToPos(at / 1000, "x", true)) + 0.5;
@@ -93,6 +94,7 @@ export function drawLabels(u: uPlot, frame: Frame, names: readonly string[]): vo
   inside(u, (ctx) => {
     ctx.font = scaledFont();
     ctx.textBaseline = "middle";
+    ctx.textAlign = "left";
     for (const span of frame.labels) {
       const present = bitsOf(span.mark);
       const [a, wide] = edges(u, span, MIN_SPAN_PX);
@@ -145,7 +147,7 @@ export function drawForecast(u: uPlot, frame: Frame): void {
     drawExpected(u, ctx, frame);
     if (frame.ahead !== null) drawAhead(u, ctx, frame.ahead);
     const i = u.cursor.left! >= 0 ? (u.cursor.idx ?? -1) : -1;
-    if (i >= 0 && i < frame.x.length - 1) drawPath(u, ctx, ...expectedAt(frame, i), [1, 3]);
+    if (i >= 0 && i < frame.x.length - 1) drawPath(u, ctx, ...expectedAt(frame, i), [5, 3], theme().strong);
   });
 }
 
@@ -177,9 +179,9 @@ function drawAhead(u: uPlot, ctx: CanvasRenderingContext2D, { x, y, bands }: Ahe
   }
 }
 
-function drawPath(u: uPlot, ctx: CanvasRenderingContext2D, x: number[], y: Column, dash: number[]): void {
-  ctx.strokeStyle = ctx.fillStyle = theme().ahead;
-  ctx.lineWidth = px(1.5);
+function drawPath(u: uPlot, ctx: CanvasRenderingContext2D, x: number[], y: Column, dash: number[], colour = theme().ahead): void {
+  ctx.strokeStyle = ctx.fillStyle = colour;
+  ctx.lineWidth = px(1.75);
   ctx.setLineDash(dash.map(px));
   ctx.beginPath();
   let open = false;
