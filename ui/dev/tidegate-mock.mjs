@@ -6,7 +6,8 @@
  *   tidegate-mock.mjs serve --listen HOST:PORT [--data-dir DIR]
  *
  * With `--endpoints all` (or names, with commas) every rig speaks to each of them; `--trouble` lets some steps fail and
- * some readings be late. Serves ../dist, `/v1/live`, a minimal `/v1/stream`, the three API calls of the page, and promotion. Not a
+ * some readings be late; the first
+ * `--pinned N` rigs stay with the version they began with. Serves ../dist, `/v1/live`, a minimal `/v1/stream`, the three API calls of the page, and promotion. Not a
  * reference for anything: its answers are toys (`mock-tasks.mjs`). Samples are kept in memory (the newest `KEPT` a device) and in DIR/mock.jsonl.
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from "node:fs";
@@ -29,6 +30,7 @@ const { positionals, values: flags } = parseArgs({
     empty: { type: "boolean", default: false },
     endpoints: { type: "string", default: "pump-health" },
     trouble: { type: "boolean", default: false },
+    pinned: { type: "string", default: "0" },
   },
 });
 const KEPT = 40_000;
@@ -60,7 +62,8 @@ function outputOf(s, values) {
 
 function commit(s, { seq, ts, values }) {
   const now = Date.now();
-  const [model, version] = endpoints.get(s.endpoint).public.production.split("/");
+  const { production, default: first } = endpoints.get(s.endpoint).public;
+  const [model, version] = (s.pinned ? first : production).split("/");
   const sample = {
     id: nextId++, endpoint: s.endpoint, device: s.device, epoch: 0, seq, ts: ts ?? now, received_at: now, values,
     output: outputOf(s, values), model, version, arm: null, latency_us: 20 + Math.round(Math.random() * 30),
@@ -238,6 +241,7 @@ if (positionals[0] === "demo" && !flags.empty) {
   const each = (run) => rigs.forEach((devices, i) => devices.forEach((s) => run(s, i)));
   each((s, i) => {
     s.online = true;
+    s.pinned = i < Number(flags.pinned);
     const begin = Date.now() - steps;
     for (let t = 0; t < steps; t += 1000 / rate) {
       commit(s, { seq: s.seq, ts: begin + t, values: reading(i, begin + t) });

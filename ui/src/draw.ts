@@ -64,6 +64,8 @@ export function drawChanges(u: uPlot, frame: Frame, named: boolean): void {
     ctx.font = scaledFont();
     ctx.textBaseline = "middle";
     ctx.textAlign = "left";
+    // A curve's dash may still be set.
+    ctx.setLineDash([]);
     let [row, taken] = [0, -Infinity];
     for (const { at, version } of frame.changes) {
       const x = Math.round(u.valToPos(at / 1000, "x", true)) + 0.5;
