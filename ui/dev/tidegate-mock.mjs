@@ -181,12 +181,14 @@ const API = {
   "/api/v1/samples": samplesPage,
   "/health/ready": () => ({ status: "ready" }),
 };
-/** `POST /api/v1/models/{endpoint}/{model}/{version}/promote`: who asks does not matter here. */
+/** `POST /api/v1/models/{endpoint}/{model}/{version}/promote` and `.../{endpoint}/rollback`; who asks does not matter here. */
 function promote(path) {
-  const [, name, model, version] = path.match(/^\/api\/v1\/models\/([^/]+)\/([^/]+)\/([^/]+)\/promote$/) ?? [];
+  const [, name, asked] = path.match(/^\/api\/v1\/models\/([^/]+)\/(?:(.+)\/promote|rollback)$/) ?? [];
   const endpoint = endpoints.get(name)?.public;
-  if (!endpoint?.versions.includes(`${model}/${version}`)) return false;
-  endpoint.production = `${model}/${version}`;
+  const version = asked ?? endpoint?.before;
+  if (!endpoint?.versions.includes(version)) return false;
+  endpoint.before = endpoint.production;
+  endpoint.production = version;
   return true;
 }
 

@@ -74,7 +74,9 @@ export function frameOf(series: Series, window: Window, end: number): Frame | nu
     before = at;
   }
   const spans = (column: ArrayLike<number>) => spansOf(tier, slots, silence, column);
-  return { ...frame, spans: spans(tier.mark), labels: spans(tier.labels), troubles: spans(tier.trouble) };
+  // What a version before the window called its outputs is not of this picture.
+  const outputs = frame.outputs.filter(({ last }) => last.some((value) => value !== null));
+  return { ...frame, outputs, spans: spans(tier.mark), labels: spans(tier.labels), troubles: spans(tier.trouble) };
 }
 
 const emptyColumns = (): Columns => ({ low: [], high: [], last: [] });

@@ -138,6 +138,12 @@ describe("outputs of other tasks", () => {
     expect(frame.labels.at(-1)!.mark).toBe(2 ** 31);
   });
 
+  it("leaves out what a version before the window called its outputs", () => {
+    const series = folded([sample(0, START, [1], { values: { old: 1 } }), sample(1, START + 300_000, [1], { values: { fresh: 2 } })]);
+    const named = (window: (typeof WINDOWS)[number]) => frameOf(series, window, series.newestAt)!.outputs.map(({ name }) => name);
+    expect([named(twoMin), named(hour)]).toEqual([["fresh"], ["old", "fresh"]]);
+  });
+
   it("leaves holes where nothing was answered, and marks why", () => {
     const outputs: Output[] = [{ values: { hours: 5 } }, { failed: "step panicked" }, { skipped: "late" }, { values: { hours: 4 } }];
     const series = folded(everySecond(4, (i) => outputs[i]!));
