@@ -7,24 +7,24 @@ mod drain;
 
 use crate::config::Config;
 use crate::http::{self, Site};
-use crate::inference::{Engine, load_zoo, quiet_steps};
+use crate::inference::{Engine, Engines, quiet_steps};
 use crate::ingest::mqtt::{self, MqttStatus, Stopping};
-use crate::pipeline::{Pipeline, Recorder, rescue, sweep};
+use crate::pipeline::{Pipeline, Recorder, follow, rescue, sweep};
 use crate::push::Hub;
+use crate::registry::{self, OpenError, Registry};
 use crate::store::lock::FileLock;
 use crate::store::writer::writer;
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{self, Rates};
 use crate::upkeep::{Gatherer, Keeper};
 use axum::serve::ListenerExt;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tidegate_models::{LoadError, Zoo};
+use tidegate_models::Zoo;
+use tidegate_protocol::EndpointName;
 use tidegate_protocol::live::SystemEvent;
-use tidegate_protocol::{EndpointName, IdError};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -43,12 +43,9 @@ pub enum StartError {
     /// The data dir or the database.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A model folder.
-    #[error("models: {0}")]
-    Models(#[from] LoadError),
-    /// An endpoint's name.
-    #[error("models: {0}")]
-    Name(#[from] IdError),
+    /// The models.
+    #[error(transparent)]
+    Models(#[from] OpenError),
     /// The port.
     #[error("listen {}: {}", .0, cannot_listen(.1))]
     Listen(SocketAddr, std::io::Error),
@@ -78,8 +75,7 @@ pub struct Running {
 /// # Errors
 /// See [`StartError`]; nothing keeps running then.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    let zoo = load_zoo(config.models_dir.as_deref())?;
-    start_with(config, zoo).await
+    start_or(config, None).await
 }
 
 /// What keeps a port from being bound, and what to do.
@@ -98,51 +94,120 @@ fn cannot_listen(error: &std::io::Error) -> String {
 /// # Errors
 /// See [`StartError`]; nothing keeps running then.
 pub async fn start_with(config: Config, zoo: Zoo) -> Result<Running, StartError> {
+    start_or(config, Some(zoo)).await
+}
+
+async fn start_or(config: Config, zoo: Option<Zoo>) -> Result<Running, StartError> {
+    let database = config.database.clone();
+    let running = build(config, zoo.as_ref()).await;
+    running.map_err(|error| match error {
+        StartError::Store(error) => StartError::Store(store::explain(error, &database)),
+        StartError::Models(OpenError::Store(error)) => {
+            StartError::Store(store::explain(error, &database))
+        }
+        other => other,
+    })
+}
+
+async fn build(config: Config, zoo: Option<&Zoo>) -> Result<Running, StartError> {
     let started = Instant::now();
     let metrics = telemetry::metrics_handle()?;
     quiet_steps();
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|error| StartError::Listen(config.listen, error))?;
-    let addr = listener
-        .local_addr()
-        .map_err(|error| StartError::Listen(config.listen, error))?;
+    let (listener, addr) = bind(config.listen).await?;
     let store::Opened { store, lock } = store::open(&config).await?;
-    let engine = register(&zoo, store.as_ref()).await?;
-    report_costs(&engine, config.sessions.inline_below_us);
+    let registry = match zoo {
+        Some(zoo) => Registry::given(zoo, Arc::clone(&store)).await?,
+        None => Registry::open(config.models_dir.as_deref(), Arc::clone(&store)).await?,
+    };
+    let (registry, tasks) = (Arc::new(registry), Tasks::default());
+    let engines = Arc::clone(registry.engines());
+    report_costs(&engines.load(), config.inference.inline_below_us);
+    let (pipeline, writing) = lay_road(&config, store, engines, &tasks).await?;
+    let every = Duration::from_secs(config.inference.look_every_s.into());
+    // Not tracked: a version that takes long to load must not hold up a stop.
+    tokio::spawn(registry::watch(
+        Arc::clone(&registry),
+        every,
+        tasks.stop.clone(),
+    ));
+    let mqtt = open_mqtt(&config, &pipeline, &tasks);
+    let site = Arc::new(Site {
+        pipeline,
+        registry,
+        sockets: Arc::new(Semaphore::new(config.connections.max)),
+        tracker: tasks.tracker,
+        stop: tasks.stop,
+        overdue: tasks.overdue,
+        ready: AtomicBool::new(true),
+        metrics,
+        mqtt,
+    });
+    site.tracker.spawn(tick(Arc::clone(&site)));
+    site.tracker.spawn(introduce(Arc::clone(&site)));
+    let serving = tokio::spawn(accept(listener, Arc::clone(&site)));
+    tracing::info!(%addr, took_ms = started.elapsed().as_millis() as u64, "ready");
+    Ok(Running {
+        addr,
+        site,
+        serving,
+        writing,
+        flush: tasks.flush,
+        drain: config.connections.drain,
+        _lock: lock,
+    })
+}
 
+/// What tasks are told, and who waits for them.
+#[derive(Default)]
+struct Tasks {
+    /// Those that a peer waits for.
+    tracker: TaskTracker,
+    /// Take nothing new.
+    stop: CancellationToken,
+    /// The time for stopping in order is over.
+    overdue: CancellationToken,
+    /// The writer: commit what is there and end.
+    flush: CancellationToken,
+}
+
+async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |error| StartError::Listen(listen, error);
+    let listener = TcpListener::bind(listen).await.map_err(refused)?;
+    let addr = listener.local_addr().map_err(refused)?;
+    Ok((listener, addr))
+}
+
+/// The road from a reading to its subscribers, with the writer at its end and what goes on behind it.
+async fn lay_road(
+    config: &Config,
+    store: Arc<dyn Store>,
+    engines: Arc<Engines>,
+    tasks: &Tasks,
+) -> Result<(Arc<Pipeline>, JoinHandle<()>), StartError> {
     let (high_sample, high_stream) = store.high_ids().await?;
-    let endpoints = engine.endpoints().into_iter().map(|one| one.name.clone());
     let (hub, feed) = Hub::new(
         Arc::clone(&store),
         high_sample,
-        endpoints.collect(),
+        names(&engines.load()),
         config.live.clone(),
     );
     let rates = Arc::new(Rates::default());
     let (rollups, gatherer) = Gatherer::new(Arc::clone(&store), high_sample).await?;
-    let (handle, writer) = writer(
-        Arc::clone(&store),
-        config.store,
-        high_sample,
-        Recorder::new(Arc::clone(&hub), rollups, Arc::clone(&rates)),
-    );
-    let flush = CancellationToken::new();
-    let writing = tokio::spawn(writer.run(flush.clone()));
-    let tracker = TaskTracker::new();
-    let (stop, overdue) = (CancellationToken::new(), CancellationToken::new());
+    let recorder = Recorder::new(Arc::clone(&hub), rollups, Arc::clone(&rates));
+    let (handle, writer) = writer(Arc::clone(&store), config.store, high_sample, recorder);
+    let writing = tokio::spawn(writer.run(tasks.flush.clone()));
     let keeper = Keeper {
         store: Arc::clone(&store),
         keep: config.store.keep,
         health: Arc::clone(handle.health()),
         rolled_up: gatherer.stored(),
-        calibration: engine.longest_calibration(),
+        calibration: engines.calibration(),
     };
     // Not tracked: no peer waits for them, and a store that hangs must not hold up a stop. What they leave is made up for at the next start.
-    tokio::spawn(gatherer.run(stop.clone()));
-    tokio::spawn(keeper.run(stop.clone()));
+    tokio::spawn(gatherer.run(tasks.stop.clone()));
+    tokio::spawn(keeper.run(tasks.stop.clone()));
     let (pipeline, failing) = Pipeline::new(
-        engine,
+        engines,
         store,
         Arc::clone(&hub),
         handle,
@@ -151,71 +216,29 @@ pub async fn start_with(config: Config, zoo: Zoo) -> Result<Running, StartError>
         high_stream,
     );
     let pipeline = Arc::new(pipeline);
-    tracker.spawn(rescue(Arc::clone(&pipeline), failing, stop.clone()));
-    let mqtt = config.mqtt.clone().map(|broker| {
-        let status = Arc::new(MqttStatus::default());
-        mqtt::open(
-            broker,
-            Arc::clone(&pipeline),
-            Arc::clone(&status),
-            &tracker,
-            Stopping {
-                stop: stop.clone(),
-                overdue: overdue.clone(),
-            },
-        );
-        status
-    });
-    let site = Arc::new(Site {
-        pipeline,
-        sockets: Arc::new(Semaphore::new(config.connections.max)),
-        tracker,
-        stop,
-        overdue,
-        ready: AtomicBool::new(true),
-        metrics,
-        mqtt,
-    });
+    let rescuing = rescue(Arc::clone(&pipeline), failing, tasks.stop.clone());
+    tasks.tracker.spawn(rescuing);
+    tasks
+        .tracker
+        .spawn(follow(Arc::clone(&pipeline), tasks.stop.clone()));
     // Ends with its feed's sender, which the pipeline holds.
     tokio::spawn(hub.run(feed));
-    site.tracker.spawn(tick(Arc::clone(&site)));
-    let serving = tokio::spawn(accept(listener, Arc::clone(&site)));
-    tracing::info!(%addr, took_ms = started.elapsed().as_millis() as u64, "ready");
-    Ok(Running {
-        addr,
-        site,
-        serving,
-        writing,
-        flush,
-        drain: config.connections.drain,
-        _lock: lock,
-    })
+    Ok((pipeline, writing))
 }
 
-/// Makes endpoints and versions known to the store and the engine.
-async fn register(zoo: &Zoo, store: &dyn Store) -> Result<Engine, StartError> {
-    let mut engine = Engine::default();
-    for (name, endpoint) in &zoo.endpoints {
-        let name = EndpointName::new(name)?;
-        store
-            .register_endpoint(
-                &name,
-                endpoint.manifest.revision,
-                &format!("{:?}", endpoint.manifest),
-            )
-            .await?;
-        let mut ids = HashMap::new();
-        for (id, version) in &endpoint.versions {
-            let row = store
-                .register_version(&name, version.name(), version.version(), &version.hash)
-                .await?;
-            ids.insert(id.clone(), row);
-        }
-        engine.add(name, endpoint, &ids);
-    }
-    Ok(engine)
+fn open_mqtt(config: &Config, pipeline: &Arc<Pipeline>, tasks: &Tasks) -> Option<Arc<MqttStatus>> {
+    let broker = config.mqtt.clone()?;
+    let status = Arc::new(MqttStatus::default());
+    let stopping = Stopping {
+        stop: tasks.stop.clone(),
+        overdue: tasks.overdue.clone(),
+    };
+    let (pipeline, shown) = (Arc::clone(pipeline), Arc::clone(&status));
+    mqtt::open(broker, pipeline, shown, &tasks.tracker, stopping);
+    Some(status)
 }
 
+/// Says what a step of each version costs.
 fn report_costs(engine: &Engine, inline_below_us: u32) {
     for served in engine
         .endpoints()
@@ -228,6 +251,24 @@ fn report_costs(engine: &Engine, inline_below_us: u32) {
             tracing::warn!(version = %served.reference, step_us, inline_below_us, "a dear step: it runs where the reading is and delays its neighbours");
         }
     }
+}
+
+/// Tells the hub of endpoints that come while the server runs.
+async fn introduce(site: Arc<Site>) {
+    let mut picture = site.pipeline.engines.picture();
+    loop {
+        let names = names(picture.engine());
+        site.pipeline.hub.set_endpoints(names);
+        tokio::select! {
+            () = picture.changed() => {}
+            () = site.stop.cancelled() => return,
+        }
+    }
+}
+
+fn names(engine: &Engine) -> Vec<EndpointName> {
+    let endpoints = engine.endpoints().into_iter();
+    endpoints.map(|endpoint| endpoint.name.clone()).collect()
 }
 
 async fn accept(listener: TcpListener, site: Arc<Site>) {

@@ -10,7 +10,7 @@ mod raw;
 mod said;
 
 pub use database::{Database, FILE_NAME, SecretUrl};
-pub use raw::{RawConfig, RawConnections, RawLive, RawMqtt, RawSessions, RawStore};
+pub use raw::{RawConfig, RawConnections, RawInference, RawLive, RawMqtt, RawSessions, RawStore};
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
@@ -61,6 +61,8 @@ pub struct Config {
     pub connections: Connections,
     /// Sessions in memory.
     pub sessions: RawSessions,
+    /// Versions and where they run.
+    pub inference: RawInference,
     /// The durable record.
     pub store: StoreConfig,
     /// Live subscribers.
@@ -243,6 +245,7 @@ impl RawConfig {
                 request: seconds(self.connections.request_s),
             },
             sessions: self.sessions,
+            inference: self.inference,
             store: StoreConfig {
                 queue: self.store.queue,
                 max_batch: self.store.max_batch,

@@ -7,20 +7,25 @@
 mod commit;
 mod load;
 mod lookup;
+mod moving;
 mod rescue;
 mod reset;
 mod switch;
+mod warming;
 
 pub use commit::{Origin, Recorder};
 pub use load::LoadSessionError;
+pub use moving::follow;
 pub use rescue::{FailingStreams, rescue};
 pub use reset::ResetError;
 pub use switch::SwitchError;
 
+use moving::Moves;
 use rescue::Failing;
+use warming::Warming;
 
 use crate::config::Config;
-use crate::inference::Engine;
+use crate::inference::Engines;
 use crate::push::{Hub, Outbox};
 use crate::session::{Admission, Checked, Numbers, Session, SessionCell, Sessions};
 use crate::store::writer::{Entry, Full, WriterHandle};
@@ -116,7 +121,7 @@ pub enum TakeError {
 /// See the module.
 pub struct Pipeline {
     /// Versions that can run.
-    pub engine: Engine,
+    pub engines: Arc<Engines>,
     /// The durable record.
     pub store: Arc<dyn Store>,
     /// Live subscribers.
@@ -128,6 +133,8 @@ pub struct Pipeline {
     writer: WriterHandle<Origin>,
     /// Streams that need another version.
     failing: mpsc::Sender<Failing>,
+    moves: Moves,
+    warming: Warming,
     config: Config,
     next_stream: AtomicI64,
     requests: AtomicU64,
@@ -144,7 +151,7 @@ enum Pause {
 impl Pipeline {
     /// Joins the parts; gives the queue of [`rescue()`] too. `high_stream` is the highest stream id given so far.
     pub fn new(
-        engine: Engine,
+        engines: Arc<Engines>,
         store: Arc<dyn Store>,
         hub: Arc<Hub>,
         writer: WriterHandle<Origin>,
@@ -155,13 +162,15 @@ impl Pipeline {
         let next_stream = AtomicI64::new(high_stream + 1);
         let (failing, streams) = rescue::queue();
         let pipeline = Self {
-            engine,
+            engines,
             store,
             hub,
             sessions: Sessions::default(),
             rates,
             writer,
             failing,
+            moves: Moves::default(),
+            warming: Warming::new(config.inference.warm_percent),
             config,
             next_stream,
             requests: AtomicU64::new(0),

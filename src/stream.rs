@@ -85,6 +85,55 @@ impl std::fmt::Display for VersionRef {
     }
 }
 
+/// Why a version was put in place on a stream, as its row says.
+pub mod reason {
+    /// It was in production when the stream began.
+    pub const OPENED: &str = "opened";
+    /// It came into production.
+    pub const PRODUCTION: &str = "production";
+    /// The connection asked for it.
+    pub const PINNED: &str = "pinned";
+    /// A connection that asks for no version took a pinned stream over.
+    pub const RELEASED: &str = "released";
+    /// The version before it kept failing.
+    pub const FAILING: &str = "failing";
+    /// The version before it is not there any more.
+    pub const GONE: &str = "version gone";
+}
+
+/// What a version is to its endpoint. One version an endpoint is in production.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// There, and asked by name only.
+    Testing,
+    /// A candidate: `status=staging` asks for the newest of them.
+    Staging,
+    /// Serves every stream that is not pinned.
+    Production,
+    /// Was replaced or put away; still there for the streams that are pinned to it, and for replays.
+    Archived,
+}
+
+impl Status {
+    /// Every status, in its usual order.
+    pub const ALL: [Self; 4] = [
+        Self::Testing,
+        Self::Staging,
+        Self::Production,
+        Self::Archived,
+    ];
+
+    /// The word for it, in the database and for peers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Testing => "testing",
+            Self::Staging => "staging",
+            Self::Production => "production",
+            Self::Archived => "archived",
+        }
+    }
+}
+
 /// Who numbers the readings of an epoch; fixed by the epoch's first reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Numbering {
@@ -294,7 +343,7 @@ pub enum What {
     Switch {
         /// Who serves.
         version: Arc<VersionRef>,
-        /// Why: `opened`, `pinned`, `failing`.
+        /// Why: one of [`reason`].
         reason: &'static str,
         /// The state was calibrated on the stream's first readings since its last reset, and folded over all behind this position.
         warm_from: Option<u64>,

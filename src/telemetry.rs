@@ -28,6 +28,14 @@ pub mod metric {
     pub const DUPLICATES: &str = "tidegate_duplicates_total";
     /// Steps that failed.
     pub const STEPS_FAILED: &str = "tidegate_steps_failed_total";
+    /// Versions that were found, by `state`: ready, not_ready.
+    pub const VERSIONS: &str = "tidegate_versions";
+    /// Mistakes found in the folder of models while the server runs.
+    pub const MODEL_MISTAKES: &str = "tidegate_model_mistakes_total";
+    /// Versions put in place on streams, by `reason`.
+    pub const SWITCHES: &str = "tidegate_switches_total";
+    /// Streams in memory that are still to be moved to their production version.
+    pub const STREAMS_TO_MOVE: &str = "tidegate_streams_to_move";
     /// Messages that wait for devices.
     pub const OUTBOX_MESSAGES: &str = "tidegate_outbox_messages";
     /// Readings sent again that wait for a commit.

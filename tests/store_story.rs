@@ -19,6 +19,8 @@ mod postgres_alone;
 mod sqlite_alone;
 #[path = "store_story/upkeep.rs"]
 mod upkeep;
+#[path = "store_story/versions.rs"]
+mod versions;
 
 use book::{Book, Place};
 use postgres::Postgres;
@@ -58,7 +60,9 @@ async fn tell(place: Place) {
         upkeep::retention_keeps_what_a_fold_needs,
         upkeep::refusals_and_feedback_go_by_their_own_age,
         history::the_log_is_read_whole_slice_by_slice,
-        chapters::a_version_never_changes,
+        versions::a_version_never_changes,
+        versions::a_revision_keeps_its_schema,
+        versions::changes_of_status_are_added_whole_and_in_order,
         chapters::a_second_server_is_refused,
         chapters::everything_is_there_after_it_was_opened_again,
         chapters::a_newer_schema_is_refused_with_both_versions_named,

@@ -40,11 +40,13 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("session", "ground inference push"),
     // Behind the road: follows the committed log, keeps the store within its bounds.
     ("upkeep", "ground store"),
+    // What can serve, and who says so: loads versions, keeps their status, makes engines.
+    ("registry", "ground inference store"),
     // The road.
     ("pipeline", "ground stations upkeep"),
     // The doors: the road and the handles of the stations.
     ("ingest", "ground stations pipeline"),
-    ("http", "ground stations pipeline ingest"),
+    ("http", "ground stations pipeline ingest registry"),
     // The stored log run again, and written out for others.
     ("replay", "ground inference store"),
     ("export", "ground store"),
@@ -68,7 +70,15 @@ const GROUPS: &[(&str, &str)] = &[
 
 /// Modules that may name the crate `tidegate_models`: who runs a model, who checks a reading against a
 /// schema or tells it, who wires, who simulates rigs, who runs a log again.
-const SEES_MODELS: &[&str] = &["app", "cli", "http", "inference", "ingest", "replay"];
+const SEES_MODELS: &[&str] = &[
+    "app",
+    "cli",
+    "http",
+    "inference",
+    "ingest",
+    "registry",
+    "replay",
+];
 
 /// Crates that do no I/O, and what they must therefore not name, in code or manifest.
 const PURE_CRATES: &[&str] = &["models", "protocol"];

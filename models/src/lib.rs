@@ -5,9 +5,9 @@
 //! threads: what it is given decides what it answers, bit for bit, today and in a replay years later ([`NUMERICS_REV`]).
 //!
 //! A tour, in reading order: [`layout`] (what a state is made of), [`output`] (what a model answers), [`manifest`] (what is
-//! written beside an artifact), [`load`] (a folder becomes a [`Zoo`] of [`Version`]s, checked and hashed), [`golden`] (the
-//! recorded runs a version must reproduce), [`numerics`] (the only arithmetic a step may use), [`kernels`] (the fused steps made of it), [`network`] (rows in, rows out),
-//! [`mewma`] (the first detector),
+//! written beside an artifact), [`load`] (a folder becomes a [`Zoo`] of [`Version`]s, checked and hashed), [`shelf`] (one version alone, with
+//! all its mistakes), [`golden`] (the recorded runs a version must reproduce), [`numerics`] (the only arithmetic a step may use),
+//! [`kernels`] (the fused steps made of it), [`network`] (rows in, rows out), [`mewma`] (the first detector),
 //! [`autoencoder`] (the neural one), [`rig`] (the simulated rig it is trained on).
 
 pub mod autoencoder;
@@ -24,6 +24,7 @@ pub mod output;
 pub mod postprocess;
 pub mod preprocess;
 pub mod rig;
+pub mod shelf;
 pub mod version;
 pub mod weights;
 

@@ -126,10 +126,7 @@ impl Zoo {
 
     /// The zoo compiled into the crate.
     pub fn embedded() -> Result<Self, LoadError> {
-        let files = EMBEDDED
-            .iter()
-            .map(|(path, bytes)| ((*path).to_owned(), Cow::Borrowed(*bytes)));
-        Self::from_files(&files.collect())
+        Self::from_files(&embedded())
     }
 
     fn from_files(files: &Files) -> Result<Self, LoadError> {
@@ -149,6 +146,14 @@ impl Zoo {
 
 /// Bytes by path, `/` between the parts, relative to some folder.
 pub type Files = BTreeMap<String, Cow<'static, [u8]>>;
+
+/// The files of the zoo compiled into the crate.
+pub fn embedded() -> Files {
+    let files = EMBEDDED
+        .iter()
+        .map(|(path, bytes)| ((*path).to_owned(), Cow::Borrowed(*bytes)));
+    files.collect()
+}
 
 /// What an architecture is built from.
 struct Parts<'a> {
@@ -432,19 +437,19 @@ fn below(files: &Files, name: &str) -> Files {
     files.iter().filter_map(inside).collect()
 }
 
-fn text<'f>(files: &'f Files, name: &str, path: &str) -> Result<&'f str, LoadError> {
+pub(crate) fn text<'f>(files: &'f Files, name: &str, path: &str) -> Result<&'f str, LoadError> {
     let bytes = files.get(name).ok_or_else(|| folder(path, "is missing"))?;
     std::str::from_utf8(bytes).map_err(|_| folder(path, "is not UTF-8 text"))
 }
 
-fn at(file: &str, mistake: Mistake) -> LoadError {
+pub(crate) fn at(file: &str, mistake: Mistake) -> LoadError {
     LoadError::Manifest {
         file: file.to_owned(),
         mistake,
     }
 }
 
-fn folder(path: &str, reason: &str) -> LoadError {
+pub(crate) fn folder(path: &str, reason: &str) -> LoadError {
     LoadError::Folder {
         path: path.to_owned(),
         reason: reason.to_owned(),

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Most bytes of an answer that are read.
-const MOST_BYTES: u64 = 64 * 1024;
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What a server answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,11 +43,30 @@ pub async fn ask(
     path: &str,
     deadline: Duration,
 ) -> anyhow::Result<Answer> {
-    let answer = tokio::time::timeout(deadline, exchange(url, method, path)).await;
+    ask_with(url, method, path, None, deadline).await
+}
+
+/// The same with a body of JSON.
+///
+/// # Errors
+/// See [`ask`].
+pub async fn ask_with(
+    url: &str,
+    method: &str,
+    path: &str,
+    body: Option<&str>,
+    deadline: Duration,
+) -> anyhow::Result<Answer> {
+    let answer = tokio::time::timeout(deadline, exchange(url, method, path, body)).await;
     answer.with_context(|| format!("{url}: no answer within {} s", deadline.as_secs()))?
 }
 
-async fn exchange(url: &str, method: &str, path: &str) -> anyhow::Result<Answer> {
+async fn exchange(
+    url: &str,
+    method: &str,
+    path: &str,
+    body: Option<&str>,
+) -> anyhow::Result<Answer> {
     let rest = url
         .strip_prefix("http://")
         .or_else(|| url.strip_prefix("ws://"));
@@ -57,8 +76,11 @@ async fn exchange(url: &str, method: &str, path: &str) -> anyhow::Result<Answer>
     let mut socket = TcpStream::connect(authority).await.map_err(|error| {
         anyhow!("cannot connect to {authority}: {error}; does the server run there?")
     })?;
+    let kind = body.map_or("", |_| "content-type: application/json\r\n");
+    let body = body.unwrap_or_default();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n{kind}content-length: {}\r\n\r\n{body}",
+        body.len()
     );
     socket.write_all(request.as_bytes()).await?;
     let mut bytes = Vec::new();

@@ -1,7 +1,7 @@
 //! The commands of the `tidegate` binary.
 //!
 //! `serve` and `demo` start a server; `send` and `import` are devices; `health` asks a server how it is; `reset` has a device
-//! calibrate anew; `replay` and `export` read the log. Each command's flags are a struct in its file.
+//! calibrate anew; `replay` and `export` read the log; `model` is the repository of versions. Each command's flags are a struct in its file.
 
 mod ask;
 pub mod backup;
@@ -9,6 +9,7 @@ pub mod demo;
 pub mod export;
 pub mod health;
 pub mod import;
+pub mod model;
 mod output;
 pub mod replay;
 pub mod reset;
@@ -44,6 +45,7 @@ enum Command {
     Import(import::ImportArgs),
     Replay(replay::ReplayArgs),
     Export(export::ExportArgs),
+    Model(model::ModelArgs),
     /// Ask a server whether it is ready.
     Health(health::HealthArgs),
     /// Copy the database to one file.
@@ -72,6 +74,7 @@ impl Cli {
             Command::Import(args) => import::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Export(args) => export::run(args).await,
+            Command::Model(args) => model::run(args).await,
             Command::Health(args) => health::run(args).await,
             Command::Backup(args) => backup::backup(args).await,
             Command::Restore(args) => backup::restore(args).await,

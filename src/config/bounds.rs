@@ -1,6 +1,8 @@
 //! The least and the most that each number of the configuration may be.
 
-use super::raw::{RawConfig, RawConnections, RawLive, RawMqtt, RawSessions, RawStore};
+use super::raw::{
+    RawConfig, RawConnections, RawInference, RawLive, RawMqtt, RawSessions, RawStore,
+};
 use tidegate_protocol::MAX_NUMBER;
 
 /// Longest that anything is kept by its age: a hundred years.
@@ -17,6 +19,7 @@ pub fn check(raw: &RawConfig, problems: &mut Vec<String>) {
     let all = of_connections(&raw.connections)
         .into_iter()
         .chain(of_sessions(&raw.sessions))
+        .chain(of_inference(&raw.inference))
         .chain(of_store(&raw.store))
         .chain(of_live(&raw.live))
         .chain(of_mqtt(&raw.mqtt));
@@ -53,6 +56,13 @@ fn of_connections(raw: &RawConnections) -> [Bound; 8] {
             HOUR,
         ),
         ("connections.request_s", raw.request_s.into(), 1, HOUR),
+    ]
+}
+
+fn of_inference(raw: &RawInference) -> [Bound; 2] {
+    [
+        ("inference.warm_percent", raw.warm_percent.into(), 1, 100),
+        ("inference.look_every_s", raw.look_every_s.into(), 0, DAY),
     ]
 }
 

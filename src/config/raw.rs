@@ -20,6 +20,8 @@ pub struct RawConfig {
     pub connections: RawConnections,
     /// Sessions in memory.
     pub sessions: RawSessions,
+    /// Versions and where they run.
+    pub inference: RawInference,
     /// The durable record.
     pub store: RawStore,
     /// Live subscribers.
@@ -68,8 +70,18 @@ pub struct RawSessions {
     pub max_repeats: usize,
     /// Failed steps in a row after which a stream gets its last good version back; 0 is never.
     pub max_failed_steps: u32,
-    /// Steps dearer than this (microseconds) are reported at start as candidates for a queue.
+}
+
+/// Versions and where they run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawInference {
+    /// Steps dearer than this (microseconds) are told when their version is loaded.
     pub inline_below_us: u32,
+    /// Hundredths of one core that versions which are warmed for streams may take together.
+    pub warm_percent: u32,
+    /// Seconds between two looks at the folder of models; 0 looks only when asked.
+    pub look_every_s: u32,
 }
 
 /// The durable record.
@@ -155,6 +167,7 @@ impl Default for RawConfig {
             allowed_origins: Vec::new(),
             connections: RawConnections::default(),
             sessions: RawSessions::default(),
+            inference: RawInference::default(),
             store: RawStore::default(),
             live: RawLive::default(),
             mqtt: RawMqtt::default(),
@@ -187,7 +200,16 @@ impl Default for RawSessions {
             offline_after_s: 30,
             max_repeats: 8_192,
             max_failed_steps: 10,
+        }
+    }
+}
+
+impl Default for RawInference {
+    fn default() -> Self {
+        Self {
             inline_below_us: 20,
+            warm_percent: 50,
+            look_every_s: 2,
         }
     }
 }

@@ -1,7 +1,6 @@
-//! What is there: endpoints, models, devices, samples.
+//! What is there: endpoints, devices, samples.
 
 use super::{Problem, Shared};
-use crate::inference::Served;
 use crate::store::{DeviceRow, SampleQuery};
 use crate::stream::{Moment, StreamKey};
 use axum::Json;
@@ -30,7 +29,10 @@ struct EndpointBody {
     revision: u32,
     task: &'static str,
     features: Vec<FeatureBody>,
+    /// Serves while no version was promoted.
     default: String,
+    /// Serves every stream that is not pinned.
+    production: String,
     versions: Vec<String>,
 }
 
@@ -48,111 +50,29 @@ struct FeatureBody {
 /// Every endpoint with its schema.
 #[utoipa::path(get, path = "/api/v1/endpoints", responses((status = 200, body = Endpoints)))]
 pub async fn endpoints(site: Shared) -> Json<Endpoints> {
-    let endpoints = site
-        .pipeline
-        .engine
-        .endpoints()
-        .into_iter()
-        .map(|endpoint| {
-            let manifest = &endpoint.manifest;
-            let features = manifest.features.iter().map(|feature| FeatureBody {
-                name: feature.name.clone(),
-                unit: feature.unit.clone(),
-                range: feature.range,
-                hard_range: feature.hard_range,
-            });
-            EndpointBody {
-                name: manifest.name.clone(),
-                description: manifest.description.clone(),
-                revision: manifest.revision,
-                task: manifest.task.as_str(),
-                features: features.collect(),
-                default: manifest.default.clone(),
-                versions: endpoint.versions.keys().cloned().collect(),
-            }
+    let engine = site.pipeline.engines.load();
+    let endpoints = engine.endpoints().into_iter().map(|endpoint| {
+        let manifest = &endpoint.manifest;
+        let features = manifest.features.iter().map(|feature| FeatureBody {
+            name: feature.name.clone(),
+            unit: feature.unit.clone(),
+            range: feature.range,
+            hard_range: feature.hard_range,
         });
+        EndpointBody {
+            name: manifest.name.clone(),
+            description: manifest.description.clone(),
+            revision: manifest.revision,
+            task: manifest.task.as_str(),
+            features: features.collect(),
+            default: manifest.default.clone(),
+            production: endpoint.production.reference.to_string(),
+            versions: endpoint.versions.keys().cloned().collect(),
+        }
+    });
     Json(Endpoints {
         endpoints: endpoints.collect(),
     })
-}
-
-/// A list of versions.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Models {
-    models: Vec<ModelBody>,
-}
-
-/// One version of a model.
-#[derive(Debug, Serialize, ToSchema)]
-struct ModelBody {
-    endpoint: String,
-    model: String,
-    version: String,
-    /// SHA-256 of its folder, hexadecimal.
-    hash: String,
-    architecture: &'static str,
-    /// `production` for the endpoint's default.
-    status: &'static str,
-    /// Readings that determine the state besides the calibration.
-    memory: u32,
-    /// Readings of the calibration.
-    calibration: u32,
-    max_gap_s: f64,
-    author: String,
-    created: String,
-    training_data: String,
-    training_hash: String,
-    intended_use: String,
-    licence: String,
-    /// Bytes of state a stream.
-    state_bytes: usize,
-    /// Names and lengths of the state's buffers.
-    state_layout: String,
-    numerics_rev: u32,
-    /// Median time of a step, measured at start, microseconds.
-    step_us: f64,
-}
-
-fn model_body(endpoint: &str, served: &Served, is_default: bool) -> ModelBody {
-    let version = &served.version;
-    let manifest = &version.manifest;
-    ModelBody {
-        endpoint: endpoint.to_owned(),
-        model: served.reference.model.clone(),
-        version: served.reference.version.clone(),
-        hash: version.hash_hex(),
-        architecture: manifest.architecture.kind(),
-        status: if is_default { "production" } else { "testing" },
-        memory: manifest.memory,
-        calibration: manifest.calibration,
-        max_gap_s: manifest.max_gap_s,
-        author: manifest.author.clone(),
-        created: manifest.created.clone(),
-        training_data: manifest.training.data.clone(),
-        training_hash: manifest.training.hash.clone(),
-        intended_use: manifest.intended_use.clone(),
-        licence: manifest.licence.clone(),
-        state_bytes: version.state_len() * size_of::<f32>(),
-        state_layout: served.layout.to_string(),
-        numerics_rev: version.numerics_rev(),
-        step_us: served.cost.as_secs_f64() * 1e6,
-    }
-}
-
-/// Every loaded version.
-#[utoipa::path(get, path = "/api/v1/models", responses((status = 200, body = Models)))]
-pub async fn models(site: Shared) -> Json<Models> {
-    let mut models = Vec::new();
-    for endpoint in site.pipeline.engine.endpoints() {
-        let is_default = |served: &Served| served.reference == endpoint.default.reference;
-        models.extend(
-            endpoint
-                .versions
-                .values()
-                .map(|s| model_body(endpoint.name.as_str(), s, is_default(s))),
-        );
-    }
-    Json(Models { models })
 }
 
 /// Which devices to list.

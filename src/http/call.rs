@@ -4,7 +4,7 @@
 //! only when its reading is stored; a request that gives up leaves what it took on its way.
 
 use super::{Problem, Site};
-use crate::inference::{Served, ServedEndpoint};
+use crate::inference::Served;
 use crate::pipeline::{Arrival, Link, TakeError};
 use crate::push::{Drained, Outbox};
 use crate::stream::StreamKey;
@@ -21,14 +21,13 @@ use tidegate_protocol::{NackCode, Output, ServerMessage};
 /// takes too long.
 pub async fn take(
     site: &Site,
-    endpoint: &ServedEndpoint,
     key: &StreamKey,
     pin: Option<&Arc<Served>>,
     mut arrivals: VecDeque<Arrival>,
 ) -> Result<Vec<Prediction>, Problem> {
     let count = arrivals.len();
     let again = send_again(arrivals.iter().all(|arrival| arrival.numbers.seq.is_some()));
-    let mut link = open(site, endpoint, key, pin).await?;
+    let mut link = open(site, key, pin).await?;
     let pipeline = &site.pipeline;
     pipeline.rates.readings("http", count);
     let mut waiting = Waiting::new(count);
@@ -49,15 +48,9 @@ pub async fn take(
 }
 
 /// A link of its own to the stream.
-async fn open(
-    site: &Site,
-    endpoint: &ServedEndpoint,
-    key: &StreamKey,
-    pin: Option<&Arc<Served>>,
-) -> Result<Link, Problem> {
+async fn open(site: &Site, key: &StreamKey, pin: Option<&Arc<Served>>) -> Result<Link, Problem> {
     let pipeline = &site.pipeline;
-    let first = pin.unwrap_or(&endpoint.default);
-    let session = pipeline.open(key, first).await.map_err(|error| {
+    let session = pipeline.open(key, pin).await.map_err(|error| {
         tracing::warn!(stream = %key, %error, "a stream could not be opened");
         Problem::later("the stream cannot be opened now", 2)
     })?;

@@ -88,6 +88,7 @@ fn state_of(health: &StoreHealth) -> &'static str {
 pub async fn metrics(site: Shared) -> impl IntoResponse {
     site.pipeline.hub.measure();
     metrics::gauge!(metric::SESSIONS).set(site.pipeline.sessions.len() as f64);
+    metrics::gauge!(metric::STREAMS_TO_MOVE).set(site.pipeline.moves_left() as f64);
     metrics::gauge!(metric::STORE_QUEUE).set(site.pipeline.writer().waiting() as f64);
     let failing = site.pipeline.writer().health().is_failing();
     metrics::gauge!(metric::STORE_FAILING).set(f64::from(u8::from(failing)));

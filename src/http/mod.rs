@@ -5,7 +5,9 @@
 
 mod api;
 mod call;
+mod diff;
 mod health;
+mod models;
 mod oip;
 mod page;
 mod predict;
@@ -18,6 +20,7 @@ pub use problem::Problem;
 
 use crate::ingest::mqtt::MqttStatus;
 use crate::pipeline::Pipeline;
+use crate::registry::Registry;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
@@ -36,6 +39,8 @@ use utoipa::OpenApi;
 pub struct Site {
     /// The road.
     pub pipeline: Arc<Pipeline>,
+    /// What versions there are.
+    pub registry: Arc<Registry>,
     /// Room for WebSockets.
     pub sockets: Arc<Semaphore>,
     /// WebSocket tasks.
@@ -64,11 +69,18 @@ pub type Shared = axum::extract::State<Arc<Site>>;
     ),
     paths(
         api::endpoints,
-        api::models,
         api::devices,
         api::samples,
         rollups::rollups,
         reset::reset,
+        models::models,
+        models::version,
+        models::promote,
+        models::archive,
+        models::status,
+        models::rollback,
+        models::reload,
+        diff::diff,
         predict::predict,
         health::live,
         health::ready,
@@ -91,7 +103,26 @@ pub fn router(site: Arc<Site>) -> Router {
         .route("/v1/live", get(upgrade::live))
         .route("/api/v1/{endpoint}/predict", post(predict::predict))
         .route("/api/v1/endpoints", get(api::endpoints))
-        .route("/api/v1/models", get(api::models))
+        .route("/api/v1/models", get(models::models))
+        .route("/api/v1/models/reload", post(models::reload))
+        .route("/api/v1/models/{endpoint}/rollback", post(models::rollback))
+        .route("/api/v1/models/{endpoint}/diff", get(diff::diff))
+        .route(
+            "/api/v1/models/{endpoint}/{model}/{version}",
+            get(models::version),
+        )
+        .route(
+            "/api/v1/models/{endpoint}/{model}/{version}/promote",
+            post(models::promote),
+        )
+        .route(
+            "/api/v1/models/{endpoint}/{model}/{version}/archive",
+            post(models::archive),
+        )
+        .route(
+            "/api/v1/models/{endpoint}/{model}/{version}/status",
+            post(models::status),
+        )
         .route("/api/v1/devices", get(api::devices))
         .route("/api/v1/samples", get(api::samples))
         .route("/api/v1/rollups", get(rollups::rollups))

@@ -26,7 +26,7 @@ pub struct PredictParameters {
     device: Option<String>,
     /// `model/version`.
     version: Option<String>,
-    /// `production`.
+    /// `production` or `staging`.
     status: Option<String>,
 }
 
@@ -73,7 +73,8 @@ pub fn wished(
                 ))
             }
         },
-        (None, Some("production")) => Ok(Some(Arc::clone(&endpoint.default))),
+        (None, Some("production")) => Ok(Some(Arc::clone(&endpoint.production))),
+        (None, Some("staging")) if endpoint.staging.is_some() => Ok(endpoint.staging.clone()),
         (None, Some(status)) => {
             let status: String = status.chars().take(64).collect();
             Err(format!(
@@ -85,8 +86,9 @@ pub fn wished(
 }
 
 /// The endpoint of that name.
-pub(super) fn endpoint<'a>(site: &'a Site, name: &str) -> Result<&'a Arc<ServedEndpoint>, Problem> {
-    site.pipeline.engine.endpoint(name).ok_or_else(|| {
+pub(super) fn endpoint(site: &Site, name: &str) -> Result<Arc<ServedEndpoint>, Problem> {
+    let engine = site.pipeline.engines.load();
+    engine.endpoint(name).cloned().ok_or_else(|| {
         let name: String = name.chars().take(64).collect();
         Problem::new(
             StatusCode::NOT_FOUND,
@@ -110,6 +112,7 @@ pub async fn predict(
 ) -> Result<Json<PredictionBody>, Problem> {
     let Query(parameters) = parameters?;
     let endpoint = endpoint(&site, &name)?;
+    let endpoint = &endpoint;
     let pin = wished(
         endpoint,
         parameters.version.as_deref(),
@@ -162,7 +165,7 @@ fn alone(
     codec: Codec,
     body: &[u8],
 ) -> Result<Json<PredictionBody>, Problem> {
-    let served = pin.unwrap_or_else(|| Arc::clone(&endpoint.default));
+    let served = pin.unwrap_or_else(|| Arc::clone(&endpoint.production));
     let manifest = &served.version.manifest;
     if manifest.memory > 0 || manifest.calibration > 0 {
         let detail = format!(
@@ -232,7 +235,7 @@ async fn on_stream(
         return Err(refused(*code, message.clone()));
     }
     let arrivals = VecDeque::from([arrival]);
-    let mut predictions = call::take(site, endpoint, key, pin.as_ref(), arrivals).await?;
+    let mut predictions = call::take(site, key, pin.as_ref(), arrivals).await?;
     // One reading, one prediction.
     predictions
         .pop()

@@ -46,7 +46,7 @@ pub async fn reset(
     let patience = site.pipeline.config().connections.commit_wait;
     let (epoch, pos) = site
         .pipeline
-        .reset(&key, &endpoint.default, patience)
+        .reset(&key, patience)
         .await
         .map_err(|error| problem(&error))?;
     Ok(Json(ResetBody {

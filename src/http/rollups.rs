@@ -160,7 +160,8 @@ pub async fn rollups(
         .filter(|_| found.len() == query.limit as usize)
         .map(|last| last.start + 1);
     let RollupQuery { stream, span, .. } = query;
-    let endpoint = site.pipeline.engine.endpoint(stream.endpoint.as_str());
+    let engine = site.pipeline.engines.load();
+    let endpoint = engine.endpoint(stream.endpoint.as_str());
     let features = endpoint.iter().flat_map(|one| &one.manifest.features);
     Ok(Json(Rollups {
         endpoint: stream.endpoint.to_string(),

@@ -31,7 +31,7 @@ pub struct StreamParameters {
     push: Option<String>,
     /// `model/version`: pins the stream.
     version: Option<String>,
-    /// `production`.
+    /// `production` or `staging`; pins the stream to the version that has it now.
     status: Option<String>,
 }
 
@@ -196,11 +196,8 @@ fn check_stream(
         );
         (CloseCode::BadRequest, ErrorCode::UnknownEndpoint, message)
     };
-    let endpoint = site
-        .pipeline
-        .engine
-        .endpoint(endpoint)
-        .ok_or_else(unknown)?;
+    let engine = site.pipeline.engines.load();
+    let endpoint = engine.endpoint(endpoint).ok_or_else(unknown)?;
     let device = parameters
         .device
         .as_deref()

@@ -1,24 +1,32 @@
 //! Which versions can run, and the running of one step.
 //!
-//! Owns the [`Engine`] (endpoints with their loaded versions, immutable while the server runs) and the [`Fold`] (one
-//! stream's model state). Promises that a step that panics or answers with a non-finite number leaves the state as it was.
-//! Where a step runs is decided here: every version's cost is measured at warm-up, and steps run inline, where the
-//! reading is.
+//! Owns the [`Engine`] (endpoints with their loaded versions, an immutable picture), the [`Engines`] that hold the newest of them while the
+//! server runs, and the [`Fold`] (one stream's model state). Promises that a step that panics or answers with a non-finite number leaves
+//! the state as it was. Where a step runs is decided here: every version's cost is measured at warm-up, and steps run inline, where
+//! the reading is.
 
+mod engines;
 mod fold;
 
+pub use engines::{Engines, Picture};
 pub use fold::{Fold, ResumeError, quiet_steps};
 
 use crate::stream::VersionRef;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_models::{EndpointManifest, LoadError, Version, Zoo};
-use tidegate_protocol::EndpointName;
+use tidegate_models::{EndpointManifest, Feature, LoadError, Version, Zoo, golden};
 use tidegate_protocol::message::FeatureInfo;
+use tidegate_protocol::{EndpointName, Output};
 
 /// Steps of the warm-up, whose median is a version's cost.
 const WARM_UP_STEPS: usize = 101;
+/// Most readings folded before them, so that what is measured is a step behind the calibration.
+const WARM_UP_CALIBRATION: u32 = 1_000;
+/// Longest warm-up; a dear version is measured by fewer steps.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// Starts the generator of the warm-up's readings.
+const WARM_UP_SEED: u64 = 7;
 
 /// A version that can run, as the store knows it.
 #[derive(Debug)]
@@ -29,7 +37,7 @@ pub struct Served {
     pub reference: Arc<VersionRef>,
     /// Names and lengths of its state's buffers, stored with snapshots.
     pub layout: Arc<str>,
-    /// Median time of one step, measured at start.
+    /// Median time of one step, measured when it was loaded.
     pub cost: Duration,
 }
 
@@ -44,8 +52,33 @@ pub struct ServedEndpoint {
     pub features: Vec<FeatureInfo>,
     /// Versions by `model/version`.
     pub versions: BTreeMap<String, Arc<Served>>,
-    /// Who serves a new stream.
-    pub default: Arc<Served>,
+    /// Who serves every stream that is not pinned.
+    pub production: Arc<Served>,
+    /// The newest candidate.
+    pub staging: Option<Arc<Served>>,
+}
+
+impl ServedEndpoint {
+    /// An endpoint with its versions, of which `production` serves.
+    pub fn new(
+        name: EndpointName,
+        manifest: EndpointManifest,
+        versions: BTreeMap<String, Arc<Served>>,
+        production: Arc<Served>,
+    ) -> Self {
+        let features = manifest.features.iter().map(|feature| FeatureInfo {
+            name: feature.name.clone(),
+            unit: feature.unit.clone(),
+        });
+        Self {
+            name,
+            features: features.collect(),
+            manifest,
+            versions,
+            production,
+            staging: None,
+        }
+    }
 }
 
 /// Every endpoint with its versions.
@@ -82,53 +115,35 @@ impl Engine {
         self.by_id.get(&id)
     }
 
-    /// Adds an endpoint whose versions the store knows by `ids` (`model/version` -> row id).
+    /// Adds an endpoint, or puts it in the place of an older picture of it.
+    pub fn insert(&mut self, endpoint: ServedEndpoint) {
+        let versions = endpoint.versions.values();
+        self.by_id
+            .extend(versions.map(|served| (served.reference.id, Arc::clone(served))));
+        self.endpoints
+            .insert(endpoint.name.clone(), Arc::new(endpoint));
+    }
+
+    /// Adds a loaded endpoint under its default version; `ids` are the row ids of its versions (`model/version`).
     pub fn add(
         &mut self,
         name: EndpointName,
         endpoint: &tidegate_models::Endpoint,
         ids: &HashMap<String, i64>,
     ) {
-        let versions: BTreeMap<_, _> = endpoint
-            .versions
-            .iter()
-            .map(|(id, version)| {
-                (
-                    id.clone(),
-                    Arc::new(Served::new(
-                        &name,
-                        version,
-                        ids[id],
-                        endpoint.manifest.features.len(),
-                    )),
-                )
-            })
-            .collect();
+        let served = endpoint.versions.iter().map(|(id, version)| {
+            let served = Served::new(&name, version, ids[id], Duration::ZERO);
+            (id.clone(), Arc::new(served))
+        });
+        let versions: BTreeMap<_, _> = served.collect();
         let default = Arc::clone(&versions[&endpoint.manifest.default]);
-        self.by_id.extend(
-            versions
-                .values()
-                .map(|served| (served.reference.id, Arc::clone(served))),
-        );
-        let features = endpoint.manifest.features.iter();
-        let served = ServedEndpoint {
-            name: name.clone(),
-            features: features
-                .map(|f| FeatureInfo {
-                    name: f.name.clone(),
-                    unit: f.unit.clone(),
-                })
-                .collect(),
-            manifest: endpoint.manifest.clone(),
-            versions,
-            default,
-        };
-        self.endpoints.insert(name, Arc::new(served));
+        let manifest = endpoint.manifest.clone();
+        self.insert(ServedEndpoint::new(name, manifest, versions, default));
     }
 }
 
 impl Served {
-    fn new(endpoint: &EndpointName, version: &Arc<Version>, id: i64, features: usize) -> Self {
+    fn new(endpoint: &EndpointName, version: &Arc<Version>, id: i64, cost: Duration) -> Self {
         Self {
             reference: Arc::new(VersionRef {
                 id,
@@ -137,25 +152,46 @@ impl Served {
                 version: version.version().to_owned(),
             }),
             layout: version.layout().describe().into(),
-            cost: measure(version, features),
+            cost,
             version: Arc::clone(version),
         }
     }
+
+    /// A loaded version, recorded under row `id`, that has taken plausible readings and was timed meanwhile. Costs up to two seconds.
+    ///
+    /// # Errors
+    /// A step that failed; the text is for people.
+    pub fn warm_up(
+        endpoint: &EndpointName,
+        version: &Arc<Version>,
+        id: i64,
+        features: &[Feature],
+    ) -> Result<Self, String> {
+        let cold = Arc::new(Self::new(endpoint, version, id, Duration::ZERO));
+        let before = version.manifest.calibration.min(WARM_UP_CALIBRATION) as usize;
+        let count = before + WARM_UP_STEPS;
+        let readings = golden::generate(features, WARM_UP_SEED, count as u32);
+        let mut fold = Fold::new(cold);
+        let (begun, mut times) = (Instant::now(), Vec::with_capacity(count));
+        for (index, values) in readings.iter().enumerate() {
+            let start = Instant::now();
+            let output = fold.step(values, index as i64 * 1_000);
+            times.push(start.elapsed());
+            if let Output::Failed(reason) = output {
+                return Err(format!("warm-up: reading {index}: {reason}"));
+            }
+            if begun.elapsed() > WARM_UP {
+                break;
+            }
+        }
+        let behind = times.split_off(before.min(times.len() / 2));
+        Ok(Self::new(endpoint, version, id, median(behind)))
+    }
 }
 
-/// The median time of a step on a new state.
-fn measure(version: &Version, features: usize) -> Duration {
-    let mut state = version.new_state();
-    let values = vec![1.0; features];
-    let mut times: Vec<_> = (0..WARM_UP_STEPS)
-        .map(|_| {
-            let start = Instant::now();
-            std::hint::black_box(version.step(&mut state, &values, 1.0));
-            start.elapsed()
-        })
-        .collect();
+fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
-    times[WARM_UP_STEPS / 2]
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 /// The zoo in `dir`, or the one built into the binary.

@@ -8,7 +8,7 @@ use crate::pipeline::{Arrival, Link, Pipeline, TakeError};
 use crate::push::{Closing, Drained, Outbox};
 use crate::session::SessionCell;
 use crate::socket::{Socket, close, close_frame, frame};
-use crate::stream::StreamKey;
+use crate::stream::{StreamKey, reason};
 use crate::telemetry::metric;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use std::collections::VecDeque;
@@ -157,9 +157,9 @@ pub async fn serve(
 
 /// Opens the stream and takes hold of it; an older connection learns that it was taken over.
 async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Ending> {
-    let first = request.pin.as_ref().unwrap_or(&request.endpoint.default);
+    let pin = request.pin.as_ref();
     let link = loop {
-        let session = pipeline.open(&request.key, first).await.map_err(|error| {
+        let session = pipeline.open(&request.key, pin).await.map_err(|error| {
             tracing::warn!(stream = %request.key, %error, "a stream could not be opened");
             Ending::overloaded("the stream cannot be opened now")
         })?;
@@ -168,8 +168,11 @@ async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Endi
             break link;
         }
     };
-    if let Some(pin) = &request.pin {
-        pipeline.switch(&link, pin, "pinned").await.map_err(|error| {
+    if pin.is_none() {
+        pipeline.release(&link).await;
+    }
+    if let Some(pin) = pin {
+        pipeline.switch(&link, pin, reason::PINNED).await.map_err(|error| {
             let mut session = link.session.lock();
             if link.generation == Some(session.generation) {
                 session.holder = None;

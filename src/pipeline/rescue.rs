@@ -5,12 +5,12 @@
 //! stream for which there is no other version stays where it is. Either way an alert says so. When the queue is full or the switch fails, the
 //! next failed step asks again. The count starts anew with each load of the session.
 
-use super::{Link, Pipeline, SwitchError};
+use super::moving::aside;
+use super::{Pipeline, SwitchError};
 use crate::inference::Served;
-use crate::push::Outbox;
 use crate::session::{Session, SessionCell};
 use crate::store::StoreError;
-use crate::stream::{StreamKey, now_ms};
+use crate::stream::{StreamKey, now_ms, reason};
 use crate::telemetry::metric;
 use futures_util::StreamExt;
 use futures_util::stream::poll_fn;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Streams that may wait to be moved.
 const WAITING: usize = 256;
-/// Streams that are moved at the same time, on one task: warming takes one core at most.
+/// Streams that are moved at the same time.
 const AT_ONCE: usize = 4;
 /// Switches of a stream that are looked through for a version that worked.
 const SWITCHES: u32 = 64;
@@ -112,17 +112,11 @@ impl Pipeline {
         let Some(good) = self.last_good(cell, key, failing).await? else {
             return Ok(None);
         };
-        let link = Link {
-            session: Arc::clone(cell),
-            outbox: Outbox::for_task(None, false),
-            generation: None,
-            epoch: 0,
-        };
-        self.switch(&link, &good, "failing").await?;
+        self.switch(&aside(cell), &good, reason::FAILING).await?;
         Ok(Some(good))
     }
 
-    /// The version that served last without failing; else the endpoint's default, if that did not fail here either.
+    /// The version that served last without failing; else the endpoint's production version, if that did not fail here either.
     async fn last_good(
         &self,
         cell: &SessionCell,
@@ -130,6 +124,7 @@ impl Pipeline {
         failing: &Arc<Served>,
     ) -> Result<Option<Arc<Served>>, StoreError> {
         let stream = cell.lock().stream.id;
+        let engine = self.engines.load();
         let mut failed = HashSet::from([failing.reference.id]);
         let mut left_failing = false;
         // Newest first: a row's version served until the row before it in this list.
@@ -137,15 +132,15 @@ impl Pipeline {
             if left_failing {
                 failed.insert(switch.version_id);
             }
-            left_failing = switch.reason == "failing";
-            let served = self.engine.by_id(switch.version_id);
+            left_failing = switch.reason == reason::FAILING;
+            let served = engine.by_id(switch.version_id);
             if let Some(served) = served.filter(|_| !failed.contains(&switch.version_id)) {
                 return Ok(Some(Arc::clone(served)));
             }
         }
-        let endpoint = self.engine.endpoint(key.endpoint.as_str());
-        let default = endpoint.map(|endpoint| Arc::clone(&endpoint.default));
-        Ok(default.filter(|default| !failed.contains(&default.reference.id)))
+        let endpoint = engine.endpoint(key.endpoint.as_str());
+        let production = endpoint.map(|endpoint| Arc::clone(&endpoint.production));
+        Ok(production.filter(|served| !failed.contains(&served.reference.id)))
     }
 
     fn tell(&self, key: &StreamKey, outcome: &'static str, message: &str) {

@@ -1,12 +1,10 @@
 //! Recalibration from outside of the stream's own connection: by API or command line.
 
 use super::{Link, LoadSessionError, Origin, Pipeline, TakeError};
-use crate::inference::Served;
 use crate::push::{Drained, Outbox};
 use crate::session::OpenError;
 use crate::store::StoreError;
 use crate::stream::StreamKey;
-use std::sync::Arc;
 use std::time::Duration;
 use tidegate_protocol::ServerMessage;
 
@@ -32,20 +30,19 @@ pub enum ResetError {
 
 impl Pipeline {
     /// Sets a stream back to that of a new one and waits, at most `patience`, until that is durable. Returns epoch and position of
-    /// its row. `default` serves where the stream's own version is gone.
+    /// its row.
     ///
     /// # Errors
     /// See [`ResetError`].
     pub async fn reset(
         &self,
         key: &StreamKey,
-        default: &Arc<Served>,
         patience: Duration,
     ) -> Result<(u64, u64), ResetError> {
         if self.sessions.get(key).is_none() && self.store.load_stream(key).await?.is_none() {
             return Err(ResetError::Unknown(key.clone()));
         }
-        let session = self.open(key, default).await?;
+        let session = self.open(key, None).await?;
         let epoch = session.lock().marks.epoch;
         let link = Link {
             session,

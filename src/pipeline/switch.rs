@@ -8,8 +8,10 @@
 
 use super::{Link, Origin, Pipeline, STEPS_A_LOCK, TakeError, check_hold};
 use crate::inference::{Fold, Served};
-use crate::store::{LoggedReading, Place, StoreError};
-use crate::stream::{What, is_folded};
+use crate::session::Stand;
+use crate::store::{LoggedReading, Place, StoreError, StoredStream};
+use crate::stream::{What, is_folded, reason};
+use crate::telemetry::metric;
 use std::sync::Arc;
 
 /// How often a stream may move on while a version catches up with it. Each time less is left.
@@ -61,7 +63,8 @@ impl Pipeline {
     ) -> Result<(), SwitchError> {
         let (stream, at) = {
             let session = link.session.lock();
-            if session.served().reference == wanted.reference {
+            let serves = session.served().reference == wanted.reference;
+            if serves && session.stand() == Stand::of(reason, None) {
                 return Ok(());
             }
             (session.stream.id, session.committed.pos)
@@ -70,14 +73,14 @@ impl Pipeline {
         for _ in 0..ROUNDS {
             match self.try_switch(link, wanted, &mut warm, reason).await? {
                 Left::Nothing => return Ok(()),
-                Left::Pending(rows, until) => warm.take(&rows, until),
+                Left::Pending(rows, until) => self.catch_up(&mut warm, &rows, until).await,
                 Left::Stored(until)
                     if self.store.last_reset(stream).await?.pos > warm.place.pos =>
                 {
                     warm = self.warm(stream, until, wanted).await?;
                 }
                 Left::Stored(until) => {
-                    self.fold_log(&mut warm.fold, stream, warm.place, until)
+                    self.fold_log(&mut warm.fold, stream, warm.place, until, true)
                         .await?;
                     warm.place.pos = until;
                 }
@@ -103,13 +106,56 @@ impl Pipeline {
             .await?;
         let recent = store.newest_folded(stream, manifest.memory).await?;
         warm.place = begin;
-        warm.learn(&learned, at);
+        self.learn(&mut warm, &learned, at).await;
         let calibrated = warm.place.pos;
-        warm.learn(&recent, at);
+        self.learn(&mut warm, &recent, at).await;
         let oldest = recent.first().map_or(at, |oldest| oldest.place.pos - 1);
         warm.from = oldest.clamp(calibrated, at.max(calibrated));
         warm.place.pos = at;
         Ok(warm)
+    }
+
+    /// `wanted` as it would stand behind the last stored row of a stream that is not in memory, and from where it was folded behind
+    /// its calibration.
+    pub(super) async fn warmed(
+        &self,
+        stored: &StoredStream,
+        wanted: &Arc<Served>,
+    ) -> Result<(Fold, u64), StoreError> {
+        let (stream, at) = (stored.stream.id, stored.marks.pos);
+        let warm = self.warm(stream, at, wanted).await?;
+        Ok((warm.fold, warm.from))
+    }
+
+    /// Folds stored readings that are not folded yet, up to position `until`; one that failed under its version is left out.
+    async fn learn(&self, warm: &mut Warm, readings: &[LoggedReading], until: u64) {
+        let from = warm.place.pos;
+        let new = |reading: &&LoggedReading| {
+            reading.folded && reading.place.pos > from && reading.place.pos <= until
+        };
+        let new: Vec<_> = readings.iter().filter(new).collect();
+        for reading in &new {
+            warm.place.pos = reading.place.pos;
+            warm.place.sample_id = warm.place.sample_id.max(reading.place.sample_id);
+        }
+        let values: Vec<_> = new.iter().map(|r| (&*r.values, r.ts)).collect();
+        self.warming.fold(&mut warm.fold, &values).await;
+    }
+
+    /// Folds rows that are on their way to the store; the last of them stands at `until`.
+    async fn catch_up(&self, warm: &mut Warm, rows: &[What], until: u64) {
+        for part in rows.chunks(STEPS_A_LOCK) {
+            let end = (warm.place.pos + part.len() as u64).min(until);
+            let is_plain = |row: &What| !matches!(row, What::Reset { .. });
+            if part.iter().all(is_plain) {
+                let readings: Vec<_> = part.iter().filter_map(folded).collect();
+                self.warming.fold(&mut warm.fold, &readings).await;
+                warm.place.pos = end;
+            } else {
+                warm.take(part, end);
+            }
+        }
+        warm.place.pos = until;
     }
 
     /// Records the switch if little enough is left to fold, else says what.
@@ -123,10 +169,18 @@ impl Pipeline {
         let mut permits = self.room(1).await?;
         let mut session = link.session.lock();
         check_hold(&session, link)?;
+        let until = session.marks.pos;
         if session.served().reference == wanted.reference {
+            let stand = Stand::of(reason, None);
+            if until == 0 {
+                session.set_stand(stand);
+            } else if session.stand() != stand
+                && let Some(permit) = permits.next()
+            {
+                permit.send(Origin::silent(link).entry(session.stand_anew(reason)));
+            }
             return Ok(Left::Nothing);
         }
-        let until = session.marks.pos;
         let Some(rows) = session.pending_after(warm.place.pos) else {
             return Ok(Left::Stored(session.committed.pos));
         };
@@ -136,46 +190,45 @@ impl Pipeline {
         }
         warm.take(&rows, until);
         let (reason, from) = match until {
-            0 => ("opened", None),
+            0 if reason != reason::PINNED => (reason::OPENED, None),
+            0 => (reason, None),
             _ => (reason, Some(warm.from)),
         };
         if let Some(permit) = permits.next() {
             let row = session.switch(warm.fold.clone(), reason, from);
             permit.send(Origin::silent(link).entry(row));
+            metrics::counter!(metric::SWITCHES, "reason" => reason).increment(1);
         }
         Ok(Left::Nothing)
     }
 }
 
 impl Warm {
-    /// Folds stored readings that are not folded yet, up to position `until`; one that failed under its version is left out.
-    fn learn(&mut self, readings: &[LoggedReading], until: u64) {
-        for reading in readings.iter().filter(|reading| reading.folded) {
-            let place = reading.place;
-            if place.pos > self.place.pos && place.pos <= until {
-                self.fold.step(&reading.values, reading.ts);
-                self.place.pos = place.pos;
-                self.place.sample_id = self.place.sample_id.max(place.sample_id);
-            }
-        }
-    }
-
-    /// Folds rows that are not stored yet; the last of them stands at `until`.
+    /// Folds rows that are not stored yet, a few of them at most; the last of them stands at `until`.
     fn take(&mut self, rows: &[What], until: u64) {
         let mut pos = self.place.pos;
         for row in rows {
             pos += 1;
             match row {
-                What::Sample(sample) if is_folded(&sample.output) => {
-                    self.fold.step(&sample.values, sample.ts);
-                }
                 What::Reset { .. } => {
                     self.fold.reset();
                     self.from = pos;
                 }
-                _ => {}
+                row => {
+                    if let Some((values, ts)) = folded(row) {
+                        self.fold.step(values, ts);
+                    }
+                }
             }
         }
         self.place.pos = until;
+    }
+}
+
+/// What a row adds to the state: values and their time, Unix ms.
+fn folded(row: &What) -> Option<(&[f32], i64)> {
+    match row {
+        What::Sample(sample) if is_folded(&sample.output) => Some((&sample.values, sample.ts)),
+        _ => None,
     }
 }

@@ -10,7 +10,7 @@ use crate::config::RawLive;
 use crate::store::{SampleQuery, Store};
 use crate::stream::{StreamKey, now_ms};
 use crate::telemetry::metric;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -39,7 +39,7 @@ pub struct Hub {
     pub(super) flow: Mutex<Flow>,
     pub(super) config: RawLive,
     /// Endpoints whose streams a `*` stands for.
-    pub(super) endpoints: Vec<EndpointName>,
+    pub(super) endpoints: RwLock<Vec<EndpointName>>,
     pub(super) reads: Semaphore,
     pub(super) online: Mutex<BTreeMap<StreamKey, i64>>,
     feed: mpsc::Sender<Batch>,
@@ -66,7 +66,7 @@ impl Hub {
             store,
             flow: Mutex::new(Flow::new(offset, config.ring_bytes)),
             config,
-            endpoints,
+            endpoints: RwLock::new(endpoints),
             reads: Semaphore::new(RECOVERY_READS),
             online: Mutex::default(),
             feed,
@@ -77,6 +77,11 @@ impl Hub {
             waiting: Arc::default(),
         };
         (Arc::new(hub), HubFeed { queue })
+    }
+
+    /// Endpoints that are there from now on.
+    pub fn set_endpoints(&self, endpoints: Vec<EndpointName>) {
+        *self.endpoints.write() = endpoints;
     }
 
     /// The log's id.

@@ -41,7 +41,7 @@ impl Hub {
         };
         let endpoints = match endpoint {
             Some(endpoint) => vec![endpoint.clone()],
-            None => self.endpoints.clone(),
+            None => self.endpoints.read().clone(),
         };
         Streams::OneDevice(device.clone(), endpoints)
     }

@@ -7,7 +7,7 @@ use super::{Admission, Gaps, Numbers, admit};
 use crate::inference::{Fold, Served};
 use crate::push::Outbox;
 use crate::stream::{Flags, Marks, Numbering, RefusalRow, SampleRow, StreamRef};
-use crate::stream::{Row, Snapshot, What};
+use crate::stream::{Row, Snapshot, What, reason};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -88,8 +88,32 @@ pub struct Session {
     /// Who else waits for the commit of a row: readings that were sent again meanwhile.
     witnesses: Vec<Witness>,
     max_repeats: usize,
-    /// The version that served is gone: the next row says who serves now.
-    reopen: bool,
+    /// The version that served is gone: the next row says who serves now, warmed from this position (0: it has seen nothing).
+    reopen: Option<u64>,
+    stand: Stand,
+}
+
+/// Why a version serves a stream, and so what moves the stream to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stand {
+    /// It was in production: the stream follows production.
+    #[default]
+    Assigned,
+    /// Asked for by name: the stream stays until it is released.
+    Pinned,
+    /// The version of this row id kept failing here: the stream follows production, but not back to that one.
+    Fled(i64),
+}
+
+impl Stand {
+    /// What a stored switch says; `before` is the version that served until then.
+    pub fn of(reason: &str, before: Option<i64>) -> Self {
+        match (reason, before) {
+            (reason::PINNED, _) => Self::Pinned,
+            (reason::FAILING, Some(before)) => Self::Fled(before),
+            _ => Self::Assigned,
+        }
+    }
 }
 
 /// Bounds of a session, from the configuration.
@@ -125,8 +149,31 @@ impl Session {
             ring: VecDeque::new(),
             witnesses: Vec::new(),
             max_repeats: bounds.max_repeats,
-            reopen: false,
+            reopen: None,
+            stand: Stand::Assigned,
         }
+    }
+
+    /// Why its version serves.
+    pub fn stand(&self) -> Stand {
+        self.stand
+    }
+
+    /// What was stored about that, or what the stream's first row is going to say.
+    pub fn set_stand(&mut self, stand: Stand) {
+        self.stand = stand;
+    }
+
+    /// Whether the stream is to be moved to `production`. A back-fill ends under the version it began with.
+    pub fn wants(&self, production: &Served) -> bool {
+        let other = self.served().reference != production.reference;
+        other
+            && self.stream.key.is_live()
+            && match self.stand {
+                Stand::Assigned => true,
+                Stand::Pinned => false,
+                Stand::Fled(from) => from != production.reference.id,
+            }
     }
 
     /// So many rows already stand behind the newest snapshot: a stream that is loaded for a few readings at a time gets its
@@ -204,18 +251,32 @@ impl Session {
     /// has seen nothing.
     pub fn open(&mut self) -> Option<Row> {
         if self.marks.pos == 0 {
-            return Some(self.switch_row("opened", None));
+            let pinned = self.stand == Stand::Pinned;
+            let reason = if pinned {
+                reason::PINNED
+            } else {
+                reason::OPENED
+            };
+            return Some(self.switch_row(reason, None));
         }
-        std::mem::take(&mut self.reopen).then(|| self.switch_row("version gone", None))
+        let warm_from = self.reopen.take()?;
+        Some(self.switch_row(reason::GONE, Some(warm_from).filter(|from| *from > 0)))
     }
 
     /// Puts another version in place, warmed from `warm_from`; its row commits before its first prediction.
     pub fn switch(&mut self, fold: Fold, reason: &'static str, warm_from: Option<u64>) -> Row {
+        self.stand = Stand::of(reason, Some(self.served().reference.id));
         self.fold = fold;
-        self.reopen = false;
+        self.reopen = None;
         self.failed = 0;
         self.asked_for_help = false;
         self.switch_row(reason, warm_from)
+    }
+
+    /// The same version goes on for another reason: pinned, or released.
+    pub fn stand_anew(&mut self, reason: &'static str) -> Row {
+        self.stand = Stand::of(reason, None);
+        self.switch_row(reason, None)
     }
 
     fn switch_row(&mut self, reason: &'static str, warm_from: Option<u64>) -> Row {
@@ -333,9 +394,9 @@ impl Session {
         self.row(What::Feedback { epoch, seq, label })
     }
 
-    /// The stored version is gone: the next row is a switch.
-    pub fn reopen(&mut self) {
-        self.reopen = true;
+    /// The stored version is gone: the next row is a switch to the one that serves now, which was warmed from this position.
+    pub fn reopen(&mut self, warm_from: u64) {
+        self.reopen = Some(warm_from);
     }
 
     /// Lets all of `witnesses` hear of pending rows' commits; false, and none does, when too many wait already.

@@ -20,7 +20,7 @@ fn new_session() -> Session {
     let mut engine = Engine::default();
     engine.add(key().endpoint, endpoint, &ids);
     let served = engine.endpoint("pump-health").expect("added");
-    let fold = Fold::new(Arc::clone(&served.default));
+    let fold = Fold::new(Arc::clone(&served.production));
     let bounds = Bounds {
         max_gaps: 4,
         snapshot_every: 8,

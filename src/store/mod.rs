@@ -1,10 +1,11 @@
 //! The durable record behind one small trait in domain words.
 //!
-//! Owns the trait [`Store`] with its parts [`Upkeep`] and [`History`], what is read back, and the [`writer`] which gathers rows. A database
+//! Owns the trait [`Store`] with its parts [`Versions`], [`Upkeep`] and [`History`], what is read back, and the [`writer`] which gathers rows. A database
 //! is a file, [`sqlite`], or a server, [`postgres`]; [`open()`] tells which. Promises that a batch commits whole or not at all, each stream
 //! by compare-and-set on its position, that one server writes at a time, and that what `commit` returned is synced (as
 //! configured). Knows nothing of sockets, models or sessions.
 
+mod cells;
 mod disk;
 pub mod history;
 pub mod lock;
@@ -15,16 +16,18 @@ mod rows;
 mod schema;
 pub mod sqlite;
 pub mod upkeep;
+pub mod versions;
 pub mod writer;
 
 pub use history::{History, open_readonly};
 pub use open::{Opened, explain, open};
 pub use upkeep::Upkeep;
+pub use versions::{StatusChange, StatusRow, Versions};
 
 use crate::stream::{Marks, PublishMark, RefusalRow, Row, StreamKey, StreamRef, counted};
 use futures_util::future::BoxFuture;
 use std::time::Duration;
-use tidegate_protocol::{EndpointName, Output};
+use tidegate_protocol::Output;
 
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,9 @@ pub enum StoreError {
     /// A stored row cannot be read; a person is needed.
     #[error("store: {0}")]
     Corrupt(String),
+    /// A version's files are not those that were recorded under its name, or an endpoint's schema is not that of its revision.
+    #[error("store: {0}")]
+    Changed(String),
     /// These streams stand elsewhere than the batch expected: nothing of the batch was committed.
     #[error("store: {} moved under the writer", counted(.0.len() as u64, "stream"))]
     Moved(Vec<i64>),
@@ -245,7 +251,7 @@ pub struct DeviceRow {
 }
 
 /// What the store must do, whatever the database.
-pub trait Store: Upkeep {
+pub trait Store: Upkeep + Versions {
     /// The log's id: another one for another database.
     fn log_id(&self) -> &str;
 
@@ -310,23 +316,6 @@ pub trait Store: Upkeep {
         cursor: Option<&'a StreamKey>,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<DeviceRow>>>;
-
-    /// Makes an endpoint's revision and a version known; the same name with another hash is refused.
-    fn register_version<'a>(
-        &'a self,
-        endpoint: &'a EndpointName,
-        model: &'a str,
-        version: &'a str,
-        hash: &'a [u8; 32],
-    ) -> BoxFuture<'a, Result<i64>>;
-
-    /// Makes an endpoint's schema revision known.
-    fn register_endpoint<'a>(
-        &'a self,
-        name: &'a EndpointName,
-        revision: u32,
-        manifest: &'a str,
-    ) -> BoxFuture<'a, Result<()>>;
 
     /// What is kept of the publishes that came to a client of the broker, in the order of their places.
     fn receipts<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<StoredReceipts>>;

@@ -16,25 +16,25 @@ mod read;
 mod receipts;
 mod rollups;
 mod upkeep;
+mod versions;
 
 pub use connect::explain;
 pub use history::PostgresHistory;
 
 use super::{
     DeviceRow, History, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError,
-    StoredReceipts, StoredSample, StoredStream, StoredSwitch, rows, schema,
+    StoredReceipts, StoredSample, StoredStream, StoredSwitch, schema,
 };
 use crate::config::StoreConfig;
-use crate::stream::{Row, StreamKey, now_ms};
+use crate::stream::{Row, StreamKey};
 use futures_util::future::BoxFuture;
 use hold::Hold;
 use parts::Parts;
 use read::Readers;
+use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{Connection, Row as _};
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_protocol::EndpointName;
 use tokio::sync::Mutex;
 
 /// Longest farewell to a server that may be gone.
@@ -135,56 +135,12 @@ impl PostgresStore {
         Ok(positions.collect())
     }
 
-    async fn version_id(&self, name: [&str; 3], hash: &[u8; 32]) -> Result<i64> {
-        let [endpoint, model, version] = name;
-        let mut hold = self.hold.lock().await;
-        let mut connection = self.writer(&mut hold).await?;
-        sqlx::query(
-            "INSERT INTO versions (endpoint, model, version, hash, seen_at) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(endpoint)
-        .bind(model)
-        .bind(version)
-        .bind(hash.as_slice())
-        .bind(now_ms())
-        .execute(&mut connection)
-        .await?;
-        let row = sqlx::query(
-            "SELECT id, hash FROM versions WHERE endpoint = $1 AND model = $2 AND version = $3",
-        )
-        .bind(endpoint)
-        .bind(model)
-        .bind(version)
-        .fetch_one(&mut connection)
-        .await?;
-        hold.keep(connection);
-        rows::check_hash(name, row.get(1), hash)?;
-        Ok(row.get(0))
-    }
-
     async fn renew(&self, client: &str) -> Result<u64> {
         let mut hold = self.hold.lock().await;
         let mut connection = self.writer(&mut hold).await?;
         let session = receipts::renew(&mut connection, client).await?;
         hold.keep(connection);
         Ok(session)
-    }
-
-    async fn note_endpoint(&self, name: &str, revision: u32, manifest: &str) -> Result<()> {
-        let mut hold = self.hold.lock().await;
-        let mut connection = self.writer(&mut hold).await?;
-        sqlx::query(
-            "INSERT INTO endpoints (name, revision, manifest, seen_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        )
-        .bind(name)
-        .bind(i64::from(revision))
-        .bind(manifest)
-        .bind(now_ms())
-        .execute(&mut connection)
-        .await?;
-        hold.keep(connection);
-        Ok(())
     }
 }
 
@@ -291,25 +247,6 @@ impl Store for PostgresStore {
     ) -> BoxFuture<'a, Result<Vec<DeviceRow>>> {
         let read = read::devices(&self.readers, endpoint, cursor, limit);
         Box::pin(read::in_time(read))
-    }
-
-    fn register_version<'a>(
-        &'a self,
-        endpoint: &'a EndpointName,
-        model: &'a str,
-        version: &'a str,
-        hash: &'a [u8; 32],
-    ) -> BoxFuture<'a, Result<i64>> {
-        Box::pin(self.in_time(self.version_id([endpoint.as_str(), model, version], hash)))
-    }
-
-    fn register_endpoint<'a>(
-        &'a self,
-        name: &'a EndpointName,
-        revision: u32,
-        manifest: &'a str,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.in_time(self.note_endpoint(name.as_str(), revision, manifest)))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -140,46 +140,6 @@ pub struct Bucket {
     pub features: Vec<Stat>,
 }
 
-/// A bucket's columns as both databases keep them, in the order of [`COLUMNS`].
-pub struct Columns<'r> {
-    /// Row id of the stream.
-    pub stream: i64,
-    /// Its length, seconds.
-    pub span_s: i64,
-    /// Its beginning, Unix ms.
-    pub start: i64,
-    /// Readings, anomalies, failed steps.
-    pub counts: [u64; 3],
-    /// The stat of the scores.
-    pub score: &'r [u8],
-    /// The stats of the features.
-    pub features: &'r [u8],
-}
-
-/// What is read of a stored bucket. The length is an integer of 32 bits in PostgreSQL.
-pub const COLUMNS: &str = "r.stream_id, CAST(r.span_s AS bigint), r.start, r.count, r.anomalies, r.failed, r.score, r.features";
-
-impl From<Columns<'_>> for Bucket {
-    fn from(columns: Columns<'_>) -> Self {
-        let [count, anomalies, failed] = columns.counts;
-        let span = match columns.span_s {
-            3_600 => Span::Hour,
-            _ => Span::Minute,
-        };
-        Self {
-            count,
-            anomalies,
-            failed,
-            score: from_bytes(columns.score)
-                .first()
-                .copied()
-                .unwrap_or_default(),
-            features: from_bytes(columns.features),
-            ..Self::new(columns.stream, span, columns.start)
-        }
-    }
-}
-
 impl Bucket {
     /// An empty one.
     pub fn new(stream: i64, span: Span, start: i64) -> Self {

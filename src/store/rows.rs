@@ -3,7 +3,7 @@
 //! Pure. Used by every store behind the trait; owns no SQL.
 
 use super::{LoggedReading, Place, Result, StoreError};
-use crate::stream::{Marks, Numbering, Row, What};
+use crate::stream::{Marks, Numbering, Row, Status, What};
 use std::collections::HashMap;
 use tidegate_protocol::NackCode;
 
@@ -105,10 +105,24 @@ pub fn check_hash(name: [&str; 3], recorded: &[u8], hash: &[u8; 32]) -> Result<(
     if recorded == hash {
         return Ok(());
     }
-    Err(StoreError::Corrupt(format!(
-        "version {} is not what this database recorded: a version never changes, give the new one a new number",
-        name.join("/")
+    Err(StoreError::Changed(format!(
+        "version {} is not what this database recorded: its files have the hash {}, recorded is {}; a version never changes, \
+         give the new one a new number",
+        name.join("/"),
+        hex(hash),
+        hex(recorded)
     )))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the column `status` says.
+pub fn status_of(text: &str) -> Result<Status> {
+    let known = Status::ALL.iter().find(|known| known.as_str() == text);
+    let unknown = || StoreError::Corrupt(format!("status {text:?} is none of this build"));
+    known.copied().ok_or_else(unknown)
 }
 
 #[cfg(test)]

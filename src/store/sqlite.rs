@@ -12,16 +12,17 @@ mod read;
 mod receipts;
 mod transaction;
 mod upkeep;
+mod versions;
 
 pub use explain::explain;
 pub use history::SqliteHistory;
 
-use super::rows::{self, Move, gather_moves, log_kind, numbering_code, signed};
+use super::rows::{Move, gather_moves, log_kind, numbering_code, signed};
 use super::{
     DeviceRow, History, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError,
     StoredReceipts, StoredSample, StoredStream, StoredSwitch, schema,
 };
-use crate::stream::{Row, Snapshot, StreamKey, What, now_ms};
+use crate::stream::{RefusalRow, Row, Snapshot, StreamKey, What, now_ms};
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
@@ -30,7 +31,6 @@ use sqlx::sqlite::{
 use sqlx::{Connection, Row as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tidegate_protocol::EndpointName;
 use tidegate_protocol::codec::encode_output;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -225,62 +225,6 @@ impl Store for SqliteStore {
         Box::pin(read::devices(&self.readers, endpoint, cursor, limit))
     }
 
-    fn register_version<'a>(
-        &'a self,
-        endpoint: &'a EndpointName,
-        model: &'a str,
-        version: &'a str,
-        hash: &'a [u8; 32],
-    ) -> BoxFuture<'a, Result<i64>> {
-        Box::pin(async move {
-            let mut writer = self.writer.lock().await;
-            let connection = writer.as_mut().ok_or_else(closed)?;
-            sqlx::query(
-                "INSERT INTO versions (endpoint, model, version, hash, seen_at) VALUES (?, ?, ?, ?, ?) \
-                 ON CONFLICT DO NOTHING",
-            )
-            .bind(endpoint.as_str())
-            .bind(model)
-            .bind(version)
-            .bind(hash.as_slice())
-            .bind(now_ms())
-            .execute(&mut *connection)
-            .await?;
-            let row = sqlx::query(
-                "SELECT id, hash FROM versions WHERE endpoint = ? AND model = ? AND version = ?",
-            )
-            .bind(endpoint.as_str())
-            .bind(model)
-            .bind(version)
-            .fetch_one(connection)
-            .await?;
-            rows::check_hash([endpoint.as_str(), model, version], row.get(1), hash)?;
-            Ok(row.get(0))
-        })
-    }
-
-    fn register_endpoint<'a>(
-        &'a self,
-        name: &'a EndpointName,
-        revision: u32,
-        manifest: &'a str,
-    ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let mut writer = self.writer.lock().await;
-            let connection = writer.as_mut().ok_or_else(closed)?;
-            sqlx::query(
-                "INSERT INTO endpoints (name, revision, manifest, seen_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            )
-            .bind(name.as_str())
-            .bind(revision)
-            .bind(manifest)
-            .bind(now_ms())
-            .execute(connection)
-            .await?;
-            Ok(())
-        })
-    }
-
     fn receipts<'a>(&'a self, client: &'a str) -> BoxFuture<'a, Result<StoredReceipts>> {
         Box::pin(receipts::read(&self.readers, client))
     }
@@ -394,63 +338,68 @@ async fn insert_samples(connection: &mut SqliteConnection, rows: &[&Row]) -> Res
 
 /// Everything that a reading seldom brings: refusals, log rows, gaps, snapshots, feedback.
 async fn write_extras(connection: &mut SqliteConnection, row: &Row) -> Result<()> {
-    match &row.what {
-        What::Sample(_) => {}
-        What::Refusal(refusal) => {
-            sqlx::query(
-                "INSERT INTO refusals (stream_id, pos, epoch, seq, code, message, consumed, at) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(row.stream.id)
-            .bind(signed(row.after.pos))
-            .bind(signed(refusal.epoch))
-            .bind(refusal.seq.map(signed))
-            .bind(refusal.code.as_str())
-            .bind(refusal.message.clone())
-            .bind(refusal.consumed)
-            .bind(refusal.at)
-            .execute(&mut *connection)
-            .await?;
-        }
-        What::Epoch => {
-            insert_log_row(
-                connection,
-                row,
-                log_kind::EPOCH,
-                None,
-                None,
-                "started by the device",
-            )
-            .await?;
-        }
-        What::Reset { reason } => {
-            insert_log_row(connection, row, log_kind::RESET, None, None, reason).await?;
-        }
-        What::Switch {
-            version,
-            reason,
-            warm_from,
-        } => {
-            insert_log_row(
-                connection,
-                row,
-                log_kind::SWITCH,
-                Some(version.id),
-                *warm_from,
-                reason,
-            )
-            .await?;
-        }
-        What::Feedback { epoch, seq, label } => {
-            insert_feedback(connection, row.stream.id, *epoch, *seq, label).await?;
-        }
-    }
+    write_what(connection, row).await?;
     if let Some(gaps) = &row.gaps {
         replace_gaps(connection, row, gaps).await?;
     }
     if let Some(snapshot) = &row.snapshot {
         insert_snapshot(connection, row, snapshot).await?;
     }
+    Ok(())
+}
+
+async fn write_what(connection: &mut SqliteConnection, row: &Row) -> Result<()> {
+    match &row.what {
+        What::Sample(_) => Ok(()),
+        What::Refusal(refusal) => insert_refusal(connection, row, refusal).await,
+        What::Epoch => {
+            let reason = "started by the device";
+            insert_log_row(connection, row, log_kind::EPOCH, None, None, reason).await
+        }
+        What::Reset { reason } => {
+            insert_log_row(connection, row, log_kind::RESET, None, None, reason).await
+        }
+        What::Switch {
+            version,
+            reason,
+            warm_from,
+        } => {
+            let version = Some(version.id);
+            insert_log_row(
+                connection,
+                row,
+                log_kind::SWITCH,
+                version,
+                *warm_from,
+                reason,
+            )
+            .await
+        }
+        What::Feedback { epoch, seq, label } => {
+            insert_feedback(connection, row.stream.id, *epoch, *seq, label).await
+        }
+    }
+}
+
+async fn insert_refusal(
+    connection: &mut SqliteConnection,
+    row: &Row,
+    refusal: &RefusalRow,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO refusals (stream_id, pos, epoch, seq, code, message, consumed, at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(row.stream.id)
+    .bind(signed(row.after.pos))
+    .bind(signed(refusal.epoch))
+    .bind(refusal.seq.map(signed))
+    .bind(refusal.code.as_str())
+    .bind(refusal.message.clone())
+    .bind(refusal.consumed)
+    .bind(refusal.at)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

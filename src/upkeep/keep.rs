@@ -12,6 +12,7 @@ use crate::store::{Store, StoreError};
 use crate::stream::now_ms;
 use crate::telemetry::metric;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,7 @@ pub struct Keeper {
     /// How far samples are rolled up.
     pub rolled_up: Arc<RolledUp>,
     /// Readings that the hungriest version is calibrated on.
-    pub calibration: u32,
+    pub calibration: Arc<AtomicU32>,
 }
 
 /// Wall-clock time that only the passing of time moves forward.
@@ -142,7 +143,8 @@ impl Keeper {
             if !self.is_rolled_up(&slice, usage).await {
                 return Ok((usage, true));
             }
-            let gone = self.store.retire(&slice, self.calibration).await?;
+            let calibration = self.calibration.load(Ordering::Relaxed);
+            let gone = self.store.retire(&slice, calibration).await?;
             if usage.bytes > self.keep.max_bytes {
                 self.store.expire_notes(i64::MAX, SLICE).await?;
             }

@@ -15,6 +15,7 @@ mod copies;
 mod devices;
 mod faults;
 mod http;
+mod lifecycle;
 mod live;
 mod log;
 mod mqtt;

@@ -3,8 +3,8 @@
 use super::book::{Book, ENDPOINT, Pen, START_MS, output, values};
 use tidegate::store::{Known, LoggedReading, Place, SampleQuery, StoreError, StoredSample};
 use tidegate::stream::{Flags, Row};
+use tidegate_protocol::NackCode;
 use tidegate_protocol::message::Label;
-use tidegate_protocol::{EndpointName, NackCode};
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
@@ -507,30 +507,6 @@ pub async fn an_import_is_a_stream_of_its_own(book: &mut Book) {
         .iter()
         .filter(|row| row.key.device.as_str() == "imported");
     assert_eq!(rows.map(|row| row.samples).collect::<Vec<_>>(), [3]);
-}
-
-pub async fn a_version_never_changes(book: &mut Book) {
-    let endpoint = EndpointName::new(ENDPOINT).unwrap();
-    let store = book.store();
-    let again = store
-        .register_version(&endpoint, "mewma", "1.0.0", &[7; 32])
-        .await;
-    assert_eq!(again.unwrap(), book.version.id);
-    let other = store
-        .register_version(&endpoint, "mewma", "1.0.1", &[8; 32])
-        .await;
-    assert_ne!(other.unwrap(), book.version.id);
-    let changed = store
-        .register_version(&endpoint, "mewma", "1.0.0", &[9; 32])
-        .await;
-    let said = changed.unwrap_err().to_string();
-    assert!(said.contains("pump-health/mewma/1.0.0"), "{said}");
-    for _ in 0..2 {
-        store
-            .register_endpoint(&endpoint, 1, "a manifest")
-            .await
-            .unwrap();
-    }
 }
 
 pub async fn a_second_server_is_refused(book: &mut Book) {

@@ -167,7 +167,8 @@ function deviceInfo(s) {
 
 function samplesPage(query) {
   const limit = Math.min(1000, Number(query.get("limit") ?? 100));
-  const all = streams.get(`${query.get("endpoint")}/${query.get("device")}`)?.samples ?? [];
+  const asked = [...streams.values()].filter((s) => ["endpoint", "device"].every((name) => [null, s[name]].includes(query.get(name))));
+  const all = asked.length === 1 ? asked[0].samples : asked.flatMap((s) => s.samples).sort((a, b) => a.id - b.id);
   const cursor = query.get("cursor");
   const desc = query.get("order") === "desc";
   const rest = all.filter((x) => !cursor || (desc ? x.id < Number(cursor) : x.id > Number(cursor)));

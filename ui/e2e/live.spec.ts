@@ -110,6 +110,51 @@ test("a demo fleet shows its devices, curves, scores and anomalies", async ({ pa
   }
 });
 
+test("a promotion in the middle of a demo shows on the page, and no reading is without its prediction", async ({ page, request }) => {
+  const dir = scratchDir();
+  const server = new Server(["demo", "--devices", "4", "--rate", "50", "--listen", "127.0.0.1:0"], dir.path);
+  try {
+    const complaints = complaintsOf(page);
+    const url = await server.url();
+    await page.goto(url);
+    await option(page).first().click();
+    const version = page.getByTestId("version");
+    await expect(version).toHaveText("mewma/1.0.0");
+    // Behind the calibration.
+    await expect(page.getByTestId("score")).toContainText("threshold", { timeout: 60_000 });
+    const promote = `${url}api/v1/models/pump-health/autoencoder/1.0.0/promote`;
+    const told = await request.post(promote, { data: { who: "e2e", why: "to see it change" } });
+    expect(told.ok()).toBe(true);
+    await expect(version).toHaveText("autoencoder/1.0.0");
+    await expect(page.getByTestId("change")).toHaveText(/mewma\/1\.0\.0 → autoencoder\/1\.0\.0, \d\d:\d\d:\d\d/);
+    await expect(page.getByTestId("score")).toContainText("threshold");
+    const turned = await lastSeq(page);
+    await expect.poll(() => lastSeq(page), { timeout: 20_000 }).toBeGreaterThan(turned + 150);
+    await expect(page.getByTestId("change")).toHaveCount(1);
+    await shot(page, "demo-promoted");
+    const stored = await request.get(`${url}api/v1/samples?endpoint=pump-health&order=desc&limit=1000`);
+    const { samples } = (await stored.json()) as { samples: { device: string; seq: number; model: string; output: object }[] };
+    for (const device of new Set(samples.map((one) => one.device))) {
+      const seqs = samples.filter((one) => one.device === device).map((one) => one.seq);
+      expect(seqs).toEqual(seqs.map((_, i) => seqs[0]! - i));
+    }
+    // The new version calibrates nobody a second time.
+    const after = samples.filter((one) => one.model === "autoencoder");
+    expect(after.length).toBeGreaterThan(0);
+    expect(after.every((one) => "score" in one.output)).toBe(true);
+
+    const back = await request.post(`${url}api/v1/models/pump-health/rollback`, { data: { who: "e2e", why: "to see it go back" } });
+    expect(back.ok()).toBe(true);
+    await expect(version).toHaveText("mewma/1.0.0");
+    await expect(page.getByTestId("change")).toHaveCount(2);
+    await shot(page, "demo-rolled-back");
+    expect(complaints).toEqual([]);
+  } finally {
+    await server.kill();
+    dir.remove();
+  }
+});
+
 test("an empty page says how to send, and comes back by itself after the server was killed", async ({ page }) => {
   const dir = scratchDir();
   const port = await freePort();

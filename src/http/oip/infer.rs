@@ -74,7 +74,7 @@ async fn answer(
         Some(device) => {
             let key = StreamKey::live(endpoint.name.clone(), device);
             let pin = (!name.is_empty()).then_some(&served);
-            on_stream(site, &endpoint, &key, pin, arrivals).await?
+            on_stream(site, &key, pin, arrivals).await?
         }
     };
     respond(&endpoint, &request, answered)
@@ -187,7 +187,6 @@ fn alone(served: &Arc<Served>, arrivals: VecDeque<Arrival>) -> Result<Answered, 
 /// All rows into the stream, in their order. A row that does not fit is found before any is taken.
 async fn on_stream(
     site: &Site,
-    endpoint: &ServedEndpoint,
     key: &StreamKey,
     pin: Option<&Arc<Served>>,
     arrivals: VecDeque<Arrival>,
@@ -197,7 +196,7 @@ async fn on_stream(
             return Err(call::refused(*code, format!("row {row}: {reason}")).into());
         }
     }
-    let predictions = call::take(site, endpoint, key, pin, arrivals).await?;
+    let predictions = call::take(site, key, pin, arrivals).await?;
     let (Some(first), Some(last)) = (predictions.first(), predictions.last()) else {
         return Err(OipError::bad("no rows"));
     };

@@ -103,7 +103,7 @@ impl IntoResponse for OipError {
 
 /// The endpoint that a model of the protocol is.
 fn endpoint(site: &Site, model: &str) -> Result<Arc<ServedEndpoint>, OipError> {
-    let found = site.pipeline.engine.endpoint(model).cloned();
+    let found = site.pipeline.engines.load().endpoint(model).cloned();
     found.ok_or_else(|| {
         let model: String = model.chars().take(64).collect();
         OipError::new(StatusCode::NOT_FOUND, format!("no model {model:?}"))
@@ -118,7 +118,7 @@ fn name_of(served: &Served) -> String {
 /// The version of that name; an empty one is whoever serves.
 fn version(endpoint: &ServedEndpoint, name: &str) -> Result<Arc<Served>, OipError> {
     if name.is_empty() {
-        return Ok(Arc::clone(&endpoint.default));
+        return Ok(Arc::clone(&endpoint.production));
     }
     let mut all = endpoint.versions.iter();
     let found = all.find(|(id, served)| *id == name || name_of(served) == name);

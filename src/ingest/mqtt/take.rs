@@ -6,7 +6,7 @@
 
 use super::receive::Received;
 use super::{Door, publish, reply};
-use crate::inference::ServedEndpoint;
+use crate::inference::Picture;
 use crate::pipeline::{Arrival, Link, LoadSessionError, Receipt, TakeError};
 use crate::push::Outbox;
 use crate::session::{OpenError, SessionCell};
@@ -31,6 +31,7 @@ const PRUNE: Duration = Duration::from_secs(10);
 /// The streams that this door has spoken for.
 struct Streams {
     door: Arc<Door>,
+    picture: Picture,
     links: HashMap<StreamKey, Link>,
 }
 
@@ -49,7 +50,6 @@ enum Linked {
 /// A publish on its way into a stream.
 struct Incoming {
     key: StreamKey,
-    served: Arc<ServedEndpoint>,
     arrivals: VecDeque<Arrival>,
     /// What its rows are marked with, if they are.
     marked: Option<Arc<PublishRef>>,
@@ -77,6 +77,7 @@ fn has_lost(session: &SessionCell) -> bool {
 pub(super) async fn run(door: Arc<Door>, mut receiver: mpsc::Receiver<Received>) {
     let mut streams = Streams {
         door: Arc::clone(&door),
+        picture: door.pipeline.engines.picture(),
         links: HashMap::new(),
     };
     let mut prune = tokio::time::interval(PRUNE);
@@ -176,16 +177,17 @@ impl Streams {
             self.door.settle(|window| window.done(number));
             return Ok(());
         };
-        let pipeline = &self.door.pipeline;
-        let Some(served) = pipeline.engine.endpoint(endpoint.as_str()).cloned() else {
+        let known = self.picture.engine().endpoint(endpoint.as_str());
+        let Some(served) = known.cloned() else {
             self.refuse(&endpoint, &device, number);
             return Ok(());
         };
+        let pipeline = &self.door.pipeline;
         let arrivals = publish::decode(&served, publish);
         pipeline.rates.readings("mqtt", arrivals.len());
         let mut incoming = Incoming {
             key: StreamKey::live(endpoint, device),
-            served,
+
             arrivals,
             marked: None,
             taker: None,
@@ -334,7 +336,7 @@ impl Streams {
         if known.is_none() && !self.make_room() {
             return Linked::Later;
         }
-        match self.door.pipeline.open(key, &incoming.served.default).await {
+        match self.door.pipeline.open(key, None).await {
             Ok(session) => {
                 let epoch = session.lock().marks.epoch;
                 let ready = &self.door.ready;

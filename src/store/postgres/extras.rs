@@ -20,7 +20,7 @@ pub async fn write(connection: &mut PgConnection, rows: &[&Row], at: i64) -> Res
 }
 
 /// PostgreSQL's text cannot hold NUL; a peer's may.
-fn text(given: &str) -> String {
+pub fn text(given: &str) -> String {
     given.replace('\0', "\u{fffd}")
 }
 

@@ -3,21 +3,18 @@
 use super::parts::Parts;
 use super::read::{Readers, in_time, number, place};
 use super::{MIGRATIONS, connect};
+use crate::store::cells;
 use crate::store::history::{
     History, Imports, Kept, LoggedSample, LoggedStream, LoggedVersion, SampleFilter, StreamFilter,
     Turn,
 };
 use crate::store::rows::signed;
-use crate::store::{Place, Result, StoreError, StoredSnapshot, schema};
-use crate::stream::{Flags, StreamKey, StreamRef, from_le_bytes};
+use crate::store::{Place, Result, StoredSnapshot, schema};
+use crate::stream::StreamKey;
 use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{Connection, Postgres, QueryBuilder, Row};
 use std::sync::Arc;
-use tidegate_protocol::{DeviceId, EndpointName, IdError};
-
-const COLUMNS: &str = "SELECT id, stream_id, pos, epoch, seq, ts, received_at, \"values\", output, version_id, arm, \
-     latency_us, flags, numerics_rev FROM samples ";
 
 /// A database that is only read.
 pub struct PostgresHistory {
@@ -145,24 +142,15 @@ impl History for PostgresHistory {
             .bind(i64::from(limit))
             .fetch_all(&mut *reader)
             .await?;
-            Ok(reader.done(rows.iter().map(snapshot).collect()))
+            Ok(reader.done(rows.iter().map(|row| cells::snapshot(row, 0)).collect()))
         }))
     }
 
     fn versions(&self) -> BoxFuture<'_, Result<Vec<LoggedVersion>>> {
         Box::pin(in_time(async {
             let mut reader = self.readers.take().await?;
-            let rows =
-                sqlx::query("SELECT id, endpoint, model, version, hash FROM versions ORDER BY id")
-                    .fetch_all(&mut *reader)
-                    .await?;
-            let versions = rows.iter().map(|row| LoggedVersion {
-                id: row.get(0),
-                endpoint: row.get(1),
-                model: row.get(2),
-                version: row.get(3),
-                hash: row.get(4),
-            });
+            let rows = sqlx::query(cells::VERSIONS).fetch_all(&mut *reader).await?;
+            let versions = rows.iter().map(cells::version);
             Ok(reader.done(versions.collect()))
         }))
     }
@@ -214,9 +202,7 @@ async fn streams(
     cursor: Option<&StreamKey>,
     limit: u32,
 ) -> Result<Vec<LoggedStream>> {
-    let mut query = QueryBuilder::<Postgres>::new(
-        "SELECT id, endpoint, device, import, pos, samples FROM streams WHERE ",
-    );
+    let mut query = QueryBuilder::<Postgres>::new(cells::STREAM);
     push_streams(&mut query, filter);
     if let Some(after) = cursor {
         query
@@ -230,22 +216,7 @@ async fn streams(
         .push_bind(i64::from(limit));
     let mut reader = readers.take().await?;
     let rows = query.build().fetch_all(&mut *reader).await?;
-    reader.done(rows.iter().map(stream).collect())
-}
-
-fn stream(row: &PgRow) -> Result<LoggedStream> {
-    let bad = |error: IdError| StoreError::Corrupt(error.to_string());
-    let key = StreamKey {
-        endpoint: EndpointName::new(row.get(1)).map_err(bad)?,
-        device: DeviceId::new(row.get(2)).map_err(bad)?,
-        import: number(row, 3),
-    };
-    let id = row.get(0);
-    Ok(LoggedStream {
-        stream: StreamRef { id, key },
-        pos: number(row, 4),
-        samples: number(row, 5),
-    })
+    reader.done(rows.iter().map(cells::stream).collect())
 }
 
 /// The parts are those that can hold the slice; part 0 always, for retention may have moved readings there since.
@@ -255,7 +226,7 @@ async fn samples_after(
     place: Place,
     limit: u32,
 ) -> Result<Vec<LoggedSample>> {
-    let mut query = QueryBuilder::<Postgres>::new(COLUMNS);
+    let mut query = QueryBuilder::<Postgres>::new(cells::SAMPLE);
     query.push("WHERE stream_id = ").push_bind(stream);
     query.push(" AND id > ").push_bind(signed(place.sample_id));
     let first = readers.parts().of(place.sample_id + 1);
@@ -270,7 +241,7 @@ async fn samples_after(
         .push_bind(i64::from(limit));
     let mut reader = readers.take().await?;
     let rows = query.build().fetch_all(&mut *reader).await?;
-    Ok(reader.done(rows.iter().map(sample).collect()))
+    Ok(reader.done(rows.iter().map(cells::sample).collect()))
 }
 
 async fn samples_between(
@@ -280,7 +251,7 @@ async fn samples_between(
     until: u64,
 ) -> Result<Vec<LoggedSample>> {
     let (first, last) = readers.parts().span(after + 1..=until);
-    let mut query = QueryBuilder::<Postgres>::new(COLUMNS);
+    let mut query = QueryBuilder::<Postgres>::new(cells::SAMPLE);
     query.push("WHERE id > ").push_bind(signed(after));
     query.push(" AND id <= ").push_bind(signed(until));
     query
@@ -303,35 +274,5 @@ async fn samples_between(
     query.push(" ORDER BY id");
     let mut reader = readers.take().await?;
     let rows = query.build().fetch_all(&mut *reader).await?;
-    Ok(reader.done(rows.iter().map(sample).collect()))
-}
-
-fn sample(row: &PgRow) -> LoggedSample {
-    LoggedSample {
-        id: number(row, 0),
-        stream_id: row.get(1),
-        pos: number(row, 2),
-        epoch: number(row, 3),
-        seq: number(row, 4),
-        ts: row.get(5),
-        received_at: row.get(6),
-        values: from_le_bytes(row.get(7)),
-        output: row.get(8),
-        version_id: row.get(9),
-        arm: row.get(10),
-        latency_us: u32::try_from(number(row, 11)).unwrap_or(u32::MAX),
-        flags: Flags(row.get::<i32, _>(12).cast_unsigned()),
-        numerics_rev: row.get::<i32, _>(13).cast_unsigned(),
-    }
-}
-
-fn snapshot(row: &PgRow) -> StoredSnapshot {
-    StoredSnapshot {
-        place: place(row, 0),
-        version_id: row.get(2),
-        layout: row.get(3),
-        numerics_rev: row.get::<i32, _>(4).cast_unsigned(),
-        last_ts: row.get(5),
-        state: from_le_bytes(row.get(6)),
-    }
+    Ok(reader.done(rows.iter().map(cells::sample).collect()))
 }

@@ -4,12 +4,15 @@
 //! not returned, so none is left hanging in the pool. Reads of samples name the parts that can hold the answer: the
 //! planner opens no other partition.
 
+pub use crate::store::cells::{number, place};
+
 use super::connect;
 use super::parts::Parts;
+use crate::store::cells::snapshot;
 use crate::store::rows::{self, log_kind, nack_code_of, numbering_of, signed};
 use crate::store::{
     DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, StoreError, StoredSample,
-    StoredSnapshot, StoredStream, StoredSwitch,
+    StoredStream, StoredSwitch,
 };
 use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_bytes};
 use sqlx::pool::PoolConnection;
@@ -106,11 +109,6 @@ impl Readers {
     }
 }
 
-/// A number that the code keeps within 0..2^53.
-pub fn number(row: &PgRow, column: usize) -> u64 {
-    row.get::<i64, _>(column).cast_unsigned()
-}
-
 fn optional_number(row: &PgRow, column: usize) -> Option<u64> {
     row.get::<Option<i64>, _>(column).map(i64::cast_unsigned)
 }
@@ -169,23 +167,8 @@ fn stored_stream(row: &PgRow, key: &StreamKey) -> StoredStream {
         gaps: gaps
             .map(|(from, to)| (from.cast_unsigned(), to.cast_unsigned()))
             .collect(),
-        snapshot: optional_number(row, 9).map(|_| StoredSnapshot {
-            place: place(row, 9),
-            version_id: row.get(11),
-            layout: row.get(12),
-            numerics_rev: row.get::<i32, _>(13).cast_unsigned(),
-            last_ts: row.get(14),
-            state: from_le_bytes(row.get(15)),
-        }),
+        snapshot: optional_number(row, 9).map(|_| snapshot(row, 9)),
         last_seen: row.get(6),
-    }
-}
-
-/// A place, as two columns.
-pub fn place(row: &PgRow, column: usize) -> Place {
-    Place {
-        pos: number(row, column),
-        sample_id: number(row, column + 1),
     }
 }
 

@@ -3,12 +3,12 @@
 use super::commit::{begin, column, commit};
 use super::read::{Readers, number};
 use crate::store::Result;
-use crate::store::rollup::{Bucket, COLUMNS, Columns, Span, to_bytes};
+use crate::store::cells::{self, BUCKET};
+use crate::store::rollup::{Bucket, Span, to_bytes};
 use crate::store::rows::signed;
 use crate::store::upkeep::{Moves, RollupQuery};
 use crate::stream::now_ms;
-use sqlx::Row;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 use std::collections::HashMap;
 
 /// The newest sample id that a consumer has taken in.
@@ -62,7 +62,7 @@ fn key(bucket: &Bucket) -> Key {
 
 async fn merge_stored(connection: &mut PgConnection, buckets: &[Bucket]) -> Result<Vec<Bucket>> {
     let text = format!(
-        "SELECT {COLUMNS} FROM rollups r JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS k(stream_id, span_s, start) \
+        "SELECT {BUCKET} FROM rollups r JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS k(stream_id, span_s, start) \
          ON r.stream_id = k.stream_id AND r.span_s = k.span_s AND r.start = k.start"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(text))
@@ -71,7 +71,7 @@ async fn merge_stored(connection: &mut PgConnection, buckets: &[Bucket]) -> Resu
         .bind(column(buckets, |bucket| bucket.start))
         .fetch_all(connection)
         .await?;
-    let stored = rows.iter().map(stored);
+    let stored = rows.iter().map(cells::bucket);
     let mut before: HashMap<Key, Bucket> = stored.map(|bucket| (key(&bucket), bucket)).collect();
     let merged = buckets.iter().map(|bucket| {
         let mut merged = bucket.clone();
@@ -110,7 +110,7 @@ async fn put(connection: &mut PgConnection, buckets: &[Bucket]) -> Result<()> {
 pub async fn read(readers: &Readers, wanted: &RollupQuery) -> Result<Vec<Bucket>> {
     let mut reader = readers.take().await?;
     let text = format!(
-        "SELECT {COLUMNS} FROM rollups r \
+        "SELECT {BUCKET} FROM rollups r \
          WHERE stream_id = (SELECT id FROM streams WHERE endpoint = $1 AND device = $2 AND import = $3) \
          AND span_s = $4 AND start >= $5 AND start < $6 ORDER BY start LIMIT $7"
     );
@@ -124,7 +124,7 @@ pub async fn read(readers: &Readers, wanted: &RollupQuery) -> Result<Vec<Bucket>
         .bind(i64::from(wanted.limit))
         .fetch_all(&mut *reader)
         .await?;
-    Ok(reader.done(rows.iter().map(stored).collect()))
+    Ok(reader.done(rows.iter().map(cells::bucket).collect()))
 }
 
 /// Deletes roll-ups that were last added to before `before`.
@@ -136,15 +136,4 @@ pub async fn expire(readers: &Readers, span: Span, before: i64) -> Result<u64> {
         .execute(&mut *reader)
         .await?;
     Ok(reader.done(done.rows_affected()))
-}
-
-fn stored(row: &PgRow) -> Bucket {
-    Bucket::from(Columns {
-        stream: row.get(0),
-        span_s: row.get(1),
-        start: row.get(2),
-        counts: [3, 4, 5].map(|column| number(row, column)),
-        score: row.get(6),
-        features: row.get(7),
-    })
 }

@@ -2,21 +2,18 @@
 
 use super::MIGRATIONS;
 use super::explain::{explain, refuse_foreign};
-use super::read::{key, number, place, stored_snapshot};
+use crate::store::cells::{self, number, place};
 use crate::store::history::{
     History, Imports, Kept, LoggedSample, LoggedStream, LoggedVersion, SampleFilter, StreamFilter,
     Turn,
 };
 use crate::store::{Place, Result, StoreError, StoredSnapshot, schema};
-use crate::stream::{Flags, StreamKey, StreamRef, from_le_bytes};
+use crate::stream::StreamKey;
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 use std::path::Path;
 use std::time::Duration;
-
-const COLUMNS: &str = "SELECT id, stream_id, pos, epoch, seq, ts, received_at, \"values\", output, version_id, arm, \
-     latency_us, flags, numerics_rev FROM samples ";
 
 /// A database that is only read.
 pub struct SqliteHistory {
@@ -84,7 +81,7 @@ impl History for SqliteHistory {
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<LoggedSample>>> {
         Box::pin(async move {
-            let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+            let mut query = QueryBuilder::<Sqlite>::new(cells::SAMPLE);
             query.push("WHERE stream_id = ").push_bind(stream);
             query
                 .push(" AND id > ")
@@ -92,7 +89,7 @@ impl History for SqliteHistory {
                 .push(" ORDER BY id LIMIT ")
                 .push_bind(limit);
             let rows = query.build().fetch_all(&self.readers).await?;
-            Ok(rows.iter().map(sample).collect())
+            Ok(rows.iter().map(cells::sample).collect())
         })
     }
 
@@ -124,23 +121,16 @@ impl History for SqliteHistory {
             .bind(limit)
             .fetch_all(&self.readers)
             .await?;
-            Ok(rows.iter().map(stored_snapshot).collect())
+            Ok(rows.iter().map(|row| cells::snapshot(row, 0)).collect())
         })
     }
 
     fn versions(&self) -> BoxFuture<'_, Result<Vec<LoggedVersion>>> {
         Box::pin(async move {
-            let rows =
-                sqlx::query("SELECT id, endpoint, model, version, hash FROM versions ORDER BY id")
-                    .fetch_all(&self.readers)
-                    .await?;
-            let versions = rows.iter().map(|row| LoggedVersion {
-                id: row.get(0),
-                endpoint: row.get(1),
-                model: row.get(2),
-                version: row.get(3),
-                hash: row.get(4),
-            });
+            let rows = sqlx::query(cells::VERSIONS)
+                .fetch_all(&self.readers)
+                .await?;
+            let versions = rows.iter().map(cells::version);
             Ok(versions.collect())
         })
     }
@@ -188,9 +178,7 @@ async fn streams(
     cursor: Option<&StreamKey>,
     limit: u32,
 ) -> Result<Vec<LoggedStream>> {
-    let mut query = QueryBuilder::<Sqlite>::new(
-        "SELECT id, endpoint, device, import, pos, samples FROM streams WHERE ",
-    );
+    let mut query = QueryBuilder::<Sqlite>::new(cells::STREAM);
     push_streams(&mut query, filter);
     if let Some(after) = cursor {
         query
@@ -204,17 +192,7 @@ async fn streams(
         .push(" ORDER BY endpoint, device, import LIMIT ")
         .push_bind(limit);
     let rows = query.build().fetch_all(pool).await?;
-    let stream = |row: &SqliteRow| {
-        Ok(LoggedStream {
-            stream: StreamRef {
-                id: row.get(0),
-                key: key(row, 1)?,
-            },
-            pos: number(row, 4),
-            samples: number(row, 5),
-        })
-    };
-    rows.iter().map(stream).collect()
+    rows.iter().map(cells::stream).collect()
 }
 
 async fn kept(pool: &SqlitePool, stream: i64) -> Result<Kept> {
@@ -259,7 +237,7 @@ async fn samples_between(
     after: u64,
     until: u64,
 ) -> Result<Vec<LoggedSample>> {
-    let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
+    let mut query = QueryBuilder::<Sqlite>::new(cells::SAMPLE);
     query
         .push("WHERE id > ")
         .push_bind(after.cast_signed())
@@ -283,24 +261,5 @@ async fn samples_between(
     }
     query.push(" ORDER BY id");
     let rows = query.build().fetch_all(pool).await?;
-    Ok(rows.iter().map(sample).collect())
-}
-
-fn sample(row: &SqliteRow) -> LoggedSample {
-    LoggedSample {
-        id: number(row, 0),
-        stream_id: row.get(1),
-        pos: number(row, 2),
-        epoch: number(row, 3),
-        seq: number(row, 4),
-        ts: row.get(5),
-        received_at: row.get(6),
-        values: from_le_bytes(row.get(7)),
-        output: row.get(8),
-        version_id: row.get(9),
-        arm: row.get(10),
-        latency_us: row.get(11),
-        flags: Flags(row.get(12)),
-        numerics_rev: row.get(13),
-    }
+    Ok(rows.iter().map(cells::sample).collect())
 }

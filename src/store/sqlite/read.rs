@@ -1,36 +1,24 @@
 //! Everything that SQLite reads: sessions to bring back, numbers to look up, pages of samples and devices.
 
+pub use crate::store::cells::{key, number, place};
+
+use crate::store::cells;
 use crate::store::rows::{self, nack_code_of, numbering_of};
 use crate::store::{
     DeviceRow, Known, LoggedReading, Place, Result, SampleQuery, StoreError, StoredSample,
-    StoredSnapshot, StoredStream, StoredSwitch,
+    StoredStream, StoredSwitch,
 };
 use crate::stream::{Flags, Marks, RefusalRow, StreamKey, StreamRef, from_le_bytes};
 use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 use tidegate_protocol::codec::decode_output;
-use tidegate_protocol::{DeviceId, EndpointName};
 
 const SAMPLE_COLUMNS: &str = "SELECT s.id, t.endpoint, t.device, s.epoch, s.seq, s.ts, s.received_at, s.\"values\", \
      s.output, v.model, v.version, s.latency_us, s.flags, s.stream_id \
      FROM samples s JOIN streams t ON t.id = s.stream_id JOIN versions v ON v.id = s.version_id ";
 
-/// A number that the schema keeps within 0..2^53.
-pub fn number(row: &SqliteRow, column: usize) -> u64 {
-    row.get::<i64, _>(column).cast_unsigned()
-}
-
 fn optional_number(row: &SqliteRow, column: usize) -> Option<u64> {
     row.get::<Option<i64>, _>(column).map(i64::cast_unsigned)
-}
-
-pub fn key(row: &SqliteRow, column: usize) -> Result<StreamKey> {
-    let bad = |error: tidegate_protocol::IdError| StoreError::Corrupt(error.to_string());
-    Ok(StreamKey {
-        endpoint: EndpointName::new(row.get(column)).map_err(bad)?,
-        device: DeviceId::new(row.get(column + 1)).map_err(bad)?,
-        import: number(row, column + 2),
-    })
 }
 
 /// One stream with what a session needs.
@@ -79,28 +67,9 @@ pub async fn load_stream(pool: &SqlitePool, key: &StreamKey) -> Result<Option<St
             .iter()
             .map(|row| (number(row, 0), number(row, 1)))
             .collect(),
-        snapshot: snapshot.as_ref().map(stored_snapshot),
+        snapshot: snapshot.as_ref().map(|row| cells::snapshot(row, 0)),
         last_seen: row.get(6),
     }))
-}
-
-pub fn stored_snapshot(row: &SqliteRow) -> StoredSnapshot {
-    StoredSnapshot {
-        place: place(row, 0),
-        version_id: row.get(2),
-        layout: row.get(3),
-        numerics_rev: row.get(4),
-        last_ts: row.get(5),
-        state: from_le_bytes(row.get(6)),
-    }
-}
-
-/// A place, as two columns.
-pub fn place(row: &SqliteRow, column: usize) -> Place {
-    Place {
-        pos: number(row, column),
-        sample_id: number(row, column + 1),
-    }
 }
 
 /// Readings of a stream behind a place, in commit order, which is position order.

@@ -4,12 +4,13 @@
 
 use super::{SqliteStore, closed, read, signed, transaction};
 use crate::store::Result;
-use crate::store::rollup::{Bucket, COLUMNS, Columns, Span, to_bytes};
+use crate::store::cells::{self, BUCKET};
+use crate::store::rollup::{Bucket, Span, to_bytes};
 use crate::store::upkeep::{Moves, OldSlice, RollupQuery, Upkeep, Usage};
 use crate::stream::now_ms;
 use futures_util::future::BoxFuture;
 use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 
 /// Pages given back to the disk in one go, 4 KiB each.
 const SHRINK_PAGES: u32 = 2_000;
@@ -127,7 +128,7 @@ impl Upkeep for SqliteStore {
     fn rollups<'a>(&'a self, query: &'a RollupQuery) -> BoxFuture<'a, Result<Vec<Bucket>>> {
         Box::pin(async move {
             let text = format!(
-                "SELECT {COLUMNS} FROM rollups r \
+                "SELECT {BUCKET} FROM rollups r \
                  WHERE stream_id = (SELECT id FROM streams WHERE endpoint = ? AND device = ? AND import = ?) \
                  AND span_s = ? AND start >= ? AND start < ? ORDER BY start LIMIT ?"
             );
@@ -141,7 +142,7 @@ impl Upkeep for SqliteStore {
                 .bind(query.limit)
                 .fetch_all(&self.readers)
                 .await?;
-            Ok(rows.iter().map(stored).collect())
+            Ok(rows.iter().map(cells::bucket).collect())
         })
     }
 
@@ -275,7 +276,7 @@ async fn delete(connection: &mut SqliteConnection, until: u64) -> Result<u64> {
 
 async fn add_bucket(connection: &mut SqliteConnection, bucket: &Bucket) -> Result<()> {
     let text =
-        format!("SELECT {COLUMNS} FROM rollups r WHERE stream_id = ? AND span_s = ? AND start = ?");
+        format!("SELECT {BUCKET} FROM rollups r WHERE stream_id = ? AND span_s = ? AND start = ?");
     let before = sqlx::query(sqlx::AssertSqlSafe(text))
         .bind(bucket.stream)
         .bind(bucket.span.seconds())
@@ -284,7 +285,7 @@ async fn add_bucket(connection: &mut SqliteConnection, bucket: &Bucket) -> Resul
         .await?;
     let mut bucket = bucket.clone();
     if let Some(before) = before {
-        bucket.merge(&stored(&before));
+        bucket.merge(&cells::bucket(&before));
     }
     sqlx::query(
         "INSERT OR REPLACE INTO rollups (stream_id, span_s, start, count, scored, anomalies, failed, score, features, at) \
@@ -303,15 +304,4 @@ async fn add_bucket(connection: &mut SqliteConnection, bucket: &Bucket) -> Resul
     .execute(connection)
     .await?;
     Ok(())
-}
-
-fn stored(row: &SqliteRow) -> Bucket {
-    Bucket::from(Columns {
-        stream: row.get(0),
-        span_s: row.get(1),
-        start: row.get(2),
-        counts: [3, 4, 5].map(|column| read::number(row, column)),
-        score: row.get(6),
-        features: row.get(7),
-    })
 }

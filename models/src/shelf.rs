@@ -1,0 +1,119 @@
+//! One version of a folder at a time, with every mistake in it: for a repository whose versions come and go one by one.
+//!
+//! [`crate::Zoo`] is all or nothing; here a mistake stays with its version. Reads no folder by itself: the caller brings the files.
+
+use crate::load::{Files, LoadError, at, folder, load_version, text};
+use crate::manifest::Mistake;
+use crate::{EndpointManifest, ModelManifest, Version, golden};
+
+/// Reads the text of an `endpoint.toml` that lies in the folder `name`.
+///
+/// # Errors
+/// What is wrong with it, by field.
+pub fn read_endpoint(name: &str, files: &Files) -> Result<EndpointManifest, LoadError> {
+    let file = format!("{name}/endpoint.toml");
+    let manifest = EndpointManifest::parse(text(files, "endpoint.toml", &file)?)
+        .map_err(|mistake| at(&file, mistake))?;
+    if manifest.name != name {
+        let reason = format!("\"{}\" differs from its folder \"{name}\"", manifest.name);
+        return Err(at(&file, Mistake::new("name", reason)));
+    }
+    Ok(manifest)
+}
+
+/// The `model/version` that the files' own manifest names.
+///
+/// # Errors
+/// A manifest that is missing or cannot be read; `path` is what the mistake names.
+pub fn name_of(path: &str, files: &Files) -> Result<String, LoadError> {
+    let file = format!("{path}/model.toml");
+    let manifest = ModelManifest::parse(text(files, "model.toml", &file)?)
+        .map_err(|mistake| at(&file, mistake))?;
+    Ok(format!("{}/{}", manifest.name, manifest.version))
+}
+
+/// Loads the version whose files these are and folds its golden run. `path` is `endpoint/model/version`.
+///
+/// # Errors
+/// Every mistake that can be told from the others, not only the first.
+pub fn examine(
+    endpoint: &EndpointManifest,
+    path: &str,
+    files: &Files,
+) -> Result<Version, Vec<LoadError>> {
+    let golden_file = format!("{path}/golden.json");
+    let golden = text(files, "golden.json", &golden_file);
+    let version = match (load_version(endpoint, path, files, false), &golden) {
+        (Ok(version), Ok(_)) => version,
+        (version, golden) => {
+            let mut mistakes: Vec<LoadError> = version.err().into_iter().collect();
+            mistakes.extend(golden.as_ref().err().map(|_| missing(&golden_file)));
+            return Err(mistakes);
+        }
+    };
+    let run = golden.unwrap_or_default();
+    match golden::verify(&version, endpoint, run) {
+        Ok(()) => Ok(version),
+        Err(mistake) => Err(vec![LoadError::Golden {
+            file: golden_file,
+            mistake,
+        }]),
+    }
+}
+
+fn missing(file: &str) -> LoadError {
+    folder(
+        file,
+        "is missing or no text: a version brings readings with the answers it gave",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::embedded;
+
+    fn files_of(version: &str) -> Files {
+        let prefix = format!("pump-health/{version}/");
+        let files = embedded().into_iter();
+        files
+            .filter_map(|(path, bytes)| Some((path.strip_prefix(&prefix)?.to_owned(), bytes)))
+            .collect()
+    }
+
+    fn endpoint() -> EndpointManifest {
+        let files = embedded();
+        let text = &files["pump-health/endpoint.toml"];
+        let only = Files::from([("endpoint.toml".to_owned(), text.clone())]);
+        read_endpoint("pump-health", &only).unwrap()
+    }
+
+    const PATH: &str = "pump-health/autoencoder/1.0.0";
+
+    #[test]
+    fn a_whole_version_is_loaded_and_knows_its_name() {
+        let files = files_of("autoencoder/1.0.0");
+        let version = examine(&endpoint(), PATH, &files).unwrap();
+        assert_eq!(version.id(), "autoencoder/1.0.0");
+        assert_eq!(name_of("folder", &files).unwrap(), "autoencoder/1.0.0");
+    }
+
+    #[test]
+    fn every_mistake_of_a_version_is_named() {
+        let mut files = files_of("autoencoder/1.0.0");
+        files.remove("golden.json");
+        files.remove("weights.safetensors");
+        let mistakes = examine(&endpoint(), PATH, &files).unwrap_err();
+        let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("weights.safetensors"), "{told:?}");
+        assert!(told[1].contains("golden.json"), "{told:?}");
+    }
+
+    #[test]
+    fn a_version_in_the_folder_of_another_is_refused() {
+        let files = files_of("autoencoder/1.0.0");
+        let mistakes = examine(&endpoint(), "pump-health/autoencoder/2.0.0", &files).unwrap_err();
+        assert!(mistakes[0].to_string().contains("differs"), "{mistakes:?}");
+    }
+}
