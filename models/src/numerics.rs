@@ -39,12 +39,28 @@ pub fn tanh_all(values: &mut [f32]) {
 pub fn exp(x: f32) -> f32 {
     const LOWEST: f32 = -87.3;
     const HIGHEST: f32 = 88.7;
+    let (p, n) = exp_parts(x.clamp(LOWEST, HIGHEST));
+    // 2^n in two factors: 2^128 alone is no f32.
+    let half = n >> 1;
+    let value = p * power_of_two(half) * power_of_two(n - half);
+    match () {
+        () if x < LOWEST => 0.0,
+        () if x > HIGHEST => f32::INFINITY,
+        () => value,
+    }
+}
+
+/// `e^x = p 2^n` for sizes of `x` below a few hundred.
+#[inline(always)]
+fn exp_parts(x: f32) -> (f32, i32) {
     // Cody and Waite (1980): x = n ln 2 + r with ln 2 in two parts, so that r is exact to the last bit.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let inside = x.clamp(LOWEST, HIGHEST);
-    let n = (inside * std::f32::consts::LOG2_E).round_ties_even();
-    let r = (-n).mul_add(LN2_LOW, (-n).mul_add(LN2_HIGH, inside));
+    // Up here floats are whole numbers: the sum rounds to the nearest, ties to even, and its low bits are the number.
+    const WHOLE: f32 = 12_582_912.0;
+    let shifted = x * std::f32::consts::LOG2_E + WHOLE;
+    let n = shifted - WHOLE;
+    let r = (-n).mul_add(LN2_LOW, (-n).mul_add(LN2_HIGH, x));
     let mut p = 1.0 / 5040.0;
     for coefficient in [
         1.0 / 720.0,
@@ -57,39 +73,36 @@ pub fn exp(x: f32) -> f32 {
     ] {
         p = r.mul_add(p, coefficient);
     }
-    // 2^n in two factors: 2^128 alone is no f32.
-    let half = (n as i32) >> 1;
-    let value = p * power_of_two(half) * power_of_two(n as i32 - half);
-    match () {
-        () if x < LOWEST => 0.0,
-        () if x > HIGHEST => f32::INFINITY,
-        () => value,
-    }
+    let bits = shifted.to_bits().wrapping_sub(WHOLE.to_bits());
+    (p, bits.cast_signed())
 }
 
 /// The hyperbolic tangent, within 3 units in the last place.
 #[inline(always)]
 pub fn tanh(x: f32) -> f32 {
     let size = x.abs();
-    if size < 0.5 {
-        // The odd Taylor series: 1 - 2 / (e^2x + 1) would cancel here.
-        let square = x * x;
-        let mut p = -929_569.0 / 638_512_875.0;
-        for coefficient in [
-            21_844.0 / 6_081_075.0,
-            -1382.0 / 155_925.0,
-            62.0 / 2835.0,
-            -17.0 / 315.0,
-            2.0 / 15.0,
-            -1.0 / 3.0,
-        ] {
-            p = square.mul_add(p, coefficient);
-        }
-        return (x * square).mul_add(p, x);
+    // Small: the odd Taylor series, for 1 - 2 / (e^2x + 1) would cancel here.
+    let square = x * x;
+    let mut p = -929_569.0 / 638_512_875.0;
+    for coefficient in [
+        21_844.0 / 6_081_075.0,
+        -1382.0 / 155_925.0,
+        62.0 / 2835.0,
+        -17.0 / 315.0,
+        2.0 / 15.0,
+        -1.0 / 3.0,
+    ] {
+        p = square.mul_add(p, coefficient);
     }
+    let small = (x * square).mul_add(p, x);
     // Above 9.1 the nearest f32 is 1.
-    let value = 1.0 - 2.0 / (exp(2.0 * size.min(10.0)) + 1.0);
-    if x.is_nan() { x } else { value.copysign(x) }
+    let (p, n) = exp_parts(2.0 * size.min(10.0));
+    let large = (1.0 - 2.0 / (p * power_of_two(n) + 1.0)).copysign(x);
+    match () {
+        () if size < 0.5 => small,
+        () if x.is_nan() => x,
+        () => large,
+    }
 }
 
 /// The natural logarithm of a positive normal number, within 3 units in the last place or 1e-7 (near 1); negative infinity for 0
@@ -228,7 +241,7 @@ pub fn softplus(x: f32) -> f32 {
 /// 2 to the `n`, for `n` in -126..=127.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
-    f32::from_bits(((n + 127) as u32) << 23)
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
 /// Outputs kept in registers at once: four AVX2 vectors hide the latency of the fused multiply-add.

@@ -21,6 +21,7 @@ Benchmarks:
   road          messages, commits and acks a second and their latency beside an echo and a bare commit
   recovery      10,000 streams come back after kill -9
   subscribers   300 subscribers that never read: memory, and what the others feel
+  models        fused steps beside candle's own graphs, and beside onnxruntime with `-- --python PATH`
 
 ARGS go to the one benchmark that was chosen, for example:
   cargo xtask bench --only road -- --seconds 2 --runs 1
@@ -38,7 +39,7 @@ struct Bench {
 }
 
 /// All benchmarks in the order in which they run.
-const ALL: [Bench; 4] = [
+const ALL: [Bench; 5] = [
     Bench {
         name: "store",
         on_postgres: true,
@@ -53,6 +54,10 @@ const ALL: [Bench; 4] = [
     },
     Bench {
         name: "subscribers",
+        on_postgres: false,
+    },
+    Bench {
+        name: "models",
         on_postgres: false,
     },
 ];

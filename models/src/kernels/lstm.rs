@@ -78,14 +78,18 @@ impl Lstm {
         for (sum, other) in from_input.iter_mut().zip(&*from_hidden) {
             *sum += other;
         }
-        let (i, rest) = from_input.split_at(width);
-        let (f, rest) = rest.split_at(width);
-        let (g, o) = rest.split_at(width);
-        let (hidden, cell) = (&mut hidden[..width], &mut cell[..width]);
-        for j in 0..width {
-            let kept = sigmoid(f[j]) * cell[j];
-            cell[j] = sigmoid(i[j]).mul_add(tanh(g[j]), kept);
-            hidden[j] = sigmoid(o[j]) * tanh(cell[j]);
+        // One function a pass: each loop then becomes vectors.
+        let (input_forget, rest) = from_input.split_at_mut(2 * width);
+        let (g, o) = rest.split_at_mut(width);
+        input_forget.iter_mut().for_each(|x| *x = sigmoid(*x));
+        g.iter_mut().for_each(|x| *x = tanh(*x));
+        o.iter_mut().for_each(|x| *x = sigmoid(*x));
+        let (i, f) = input_forget.split_at(width);
+        for (((cell, i), f), g) in cell.iter_mut().zip(i).zip(f).zip(&*g) {
+            *cell = i.mul_add(*g, f * *cell);
+        }
+        for ((hidden, cell), o) in hidden.iter_mut().zip(&*cell).zip(&*o) {
+            *hidden = o * tanh(*cell);
         }
     }
 }

@@ -27,8 +27,8 @@ impl Threshold {
             ThresholdConfig::Learned(config) => config,
         };
         let scores = calibration - calibration / 2;
-        // One score of all is above at most: the quantile asks for no more than the calibration can tell.
-        let above = ((1.0 - config.quantile) * f64::from(scores)).floor() as usize;
+        // A share so small that no whole score is above it: then the largest is the threshold.
+        let above = ((1.0 - config.quantile) * f64::from(scores) + 1e-6).floor() as usize;
         let kept = above + 1;
         check(
             kept <= MAX_KEPT,
@@ -59,12 +59,12 @@ impl Threshold {
         matches!(self, Self::Learned { .. })
     }
 
-    /// A reading of the calibration and its score; without one it teaches nothing.
+    /// A reading of the calibration and its score (`state` may go on behind the threshold's own); without one it teaches nothing.
     pub(super) fn learn(&self, state: &mut [f32], score: Option<f32>, now: Moment) {
         let Self::Learned {
             config,
             calibration,
-            ..
+            kept,
         } = self
         else {
             return;
@@ -72,7 +72,7 @@ impl Threshold {
         if now.seen <= calibration / 2 {
             return;
         }
-        let (threshold, largest) = state.split_at_mut(1);
+        let (threshold, largest) = state[..1 + kept].split_at_mut(1);
         if let Some(score) = score {
             let place = largest.partition_point(|kept| *kept >= score);
             if place < largest.len() {
