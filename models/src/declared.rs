@@ -55,14 +55,14 @@ struct Room<'r> {
 }
 
 impl Declared {
-    /// Fits the declared parts of `manifest` to the endpoint; `network` builds the architecture for rows of so many floats.
+    /// Fits the declared parts of `manifest` to the endpoint; `network` builds the architecture for the rows that the stages make.
     pub fn new<E: From<Mistake>>(
         endpoint: &EndpointManifest,
         manifest: &ModelManifest,
-        network: impl FnOnce(usize) -> Result<Arc<dyn Network>, E>,
+        network: impl FnOnce(&Pipeline) -> Result<Arc<dyn Network>, E>,
     ) -> Result<Self, E> {
         let pipeline = Pipeline::new(manifest.preprocessing.stages(), &endpoint.features)?;
-        let network = network(pipeline.width())?;
+        let network = network(&pipeline)?;
         check(
             network.inputs() == pipeline.width(),
             "architecture",
@@ -375,6 +375,10 @@ impl Model for Declared {
                 self.step_block(states, values, outputs);
             }
         }
+    }
+
+    fn is_build_bound(&self) -> bool {
+        self.network.is_build_bound()
     }
 
     fn reference(&self, state: &mut [f32], values: &[f32]) -> candle_core::Result<Output> {

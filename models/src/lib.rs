@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod mewma;
 pub mod network;
 pub mod numerics;
+pub mod onnx;
 pub mod output;
 pub mod postprocess;
 pub mod preprocess;
@@ -71,6 +72,11 @@ pub trait Model: Send + Sync + 'static {
         for ((state, values), output) in states.iter_mut().zip(values).zip(outputs) {
             *output = self.step(state, values);
         }
+    }
+
+    /// Whether the bits hold for this build only, because some operation is candle's own.
+    fn is_build_bound(&self) -> bool {
+        false
     }
 
     /// The same arithmetic as a plain candle graph, slow and easy to read; agrees with [`Model::step`] within 1e-5 relative.

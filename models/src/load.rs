@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::autoencoder::Autoencoder;
 use crate::declared::Declared;
-use crate::manifest::{Mistake, check, is_name, is_version};
+use crate::manifest::{Mistake, OnnxConfig, WindowLayout, check, is_name, is_version};
 use crate::mewma::Mewma;
 use crate::network::linear;
 use crate::network::mlp::Mlp;
@@ -22,6 +22,8 @@ use crate::network::pca::Pca;
 use crate::network::recurrent::Recurrent;
 use crate::network::tcn::Tcn;
 use crate::network::trees::Trees;
+use crate::onnx;
+use crate::preprocess::Pipeline;
 use crate::weights::Weights;
 use crate::{Architecture, EndpointManifest, Model, ModelManifest, Network, Task, Version, golden};
 
@@ -183,7 +185,7 @@ fn build(parts: &Parts<'_>) -> Result<Arc<dyn Model>, LoadError> {
             &parts.file(WEIGHTS),
         )?)),
         _ => {
-            let network = |inputs| network(parts, inputs).map_err(Refused::Whole);
+            let network = |pipeline: &Pipeline| network(parts, pipeline).map_err(Refused::Whole);
             let chain = Declared::new(parts.endpoint, manifest, network);
             let chain = chain.map_err(|refused| match refused {
                 Refused::Whole(error) => error,
@@ -206,8 +208,9 @@ impl From<Mistake> for Refused {
     }
 }
 
-/// The network of a declared version, for rows of `inputs` floats.
-fn network(parts: &Parts<'_>, inputs: usize) -> Result<Arc<dyn Network>, LoadError> {
+/// The network of a declared version, for the rows that `pipeline` makes.
+fn network(parts: &Parts<'_>, pipeline: &Pipeline) -> Result<Arc<dyn Network>, LoadError> {
+    let inputs = pipeline.width();
     let file = parts.file(WEIGHTS);
     let weights = || Weights::read(parts.bytes(WEIGHTS), &file);
     Ok(match &parts.manifest.architecture {
@@ -218,10 +221,43 @@ fn network(parts: &Parts<'_>, inputs: usize) -> Result<Arc<dyn Network>, LoadErr
         Architecture::Tcn(config) => Arc::new(Tcn::new(config, inputs, weights()?)?),
         Architecture::Pca(config) => Arc::new(Pca::new(config, inputs, weights()?)?),
         Architecture::Trees(config) => Arc::new(Trees::new(config, inputs, weights()?)?),
+        Architecture::Onnx(config) => Arc::new(graph(parts, config, pipeline)?),
         other => {
             let reason = format!("\"{}\" is not a network of this build", other.kind());
             return Err(parts.manifest_mistake(Mistake::new("architecture.kind", reason)));
         }
+    })
+}
+
+/// The graph of `kind = "onnx"`; its inputs may be one a feature, its window one row a reading.
+fn graph(
+    parts: &Parts<'_>,
+    config: &OnnxConfig,
+    pipeline: &Pipeline,
+) -> Result<onnx::Plan, LoadError> {
+    let features = &parts.endpoint.features;
+    let columns = pipeline.columns().iter();
+    let options = onnx::Options {
+        inputs: Some(pipeline.width()),
+        features: columns
+            .map(|column| features[*column].name.clone())
+            .collect(),
+        outputs: config.outputs.clone(),
+        states: config
+            .states
+            .iter()
+            .map(|pair| (pair.input.clone(), pair.output.clone()))
+            .collect(),
+        dims: config.dims.clone(),
+        layout: config.layout.map(|layout| match layout {
+            WindowLayout::RowsFirst => onnx::Layout::RowsFirst,
+            WindowLayout::ChannelsFirst => onnx::Layout::ChannelsFirst,
+        }),
+    };
+    onnx::compile(parts.files, &config.file, &options).map_err(|error| LoadError::Onnx {
+        file: parts.file(&config.file),
+        node: (error.place != config.file).then_some(error.place),
+        reason: error.reason,
     })
 }
 

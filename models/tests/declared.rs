@@ -349,6 +349,29 @@ fn a_state_beyond_its_bound_is_refused() {
     );
 }
 
+#[test]
+fn a_graph_that_is_missing_or_no_graph_is_refused_by_the_name_of_its_file() {
+    let text = MLP.replace(
+        "kind = \"mlp\"\nlayers = [8, 3]\nactivations = [\"tanh\", \"none\"]",
+        "kind = \"onnx\"",
+    );
+    let missing = refusal("classification", &manifest(&text), &mlp_weights());
+    assert!(
+        missing.starts_with(&format!("{PATH}/model.onnx: ")),
+        "{missing}"
+    );
+    for bytes in [&b"not a graph"[..], &[0x08, 0x07, 0x3a, 0xff], &[]] {
+        let mut files = folder(&manifest(&text), &mlp_weights());
+        files.insert("model.onnx".to_owned(), bytes.to_vec().into());
+        let loaded = load_version(&endpoint("classification"), PATH, &files, false);
+        let text = loaded.expect_err("it is refused").to_string();
+        assert!(
+            text.starts_with(&format!("{PATH}/model.onnx: ")) && !text.contains('\n'),
+            "{text}"
+        );
+    }
+}
+
 fn golden_refusal(change: impl FnOnce(&mut serde_json::Value)) -> Option<String> {
     let version = load("classification", &manifest(MLP), &mlp_weights());
     let readings: Vec<_> = stream(3, 12);

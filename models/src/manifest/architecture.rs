@@ -1,10 +1,12 @@
 //! The `[architecture]` table: its `kind` chooses an algorithm, the rest are the algorithm's own parameters.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::text::parameters_of;
 use super::{Mistake, check};
-use crate::network::{linear, mlp, pca, recurrent, tcn, trees};
+use crate::network::{MAX_WIDTH, check_count, linear, mlp, pca, recurrent, tcn, trees};
 use crate::{autoencoder, mewma};
 
 /// Most outputs or states named of an ONNX graph.
@@ -49,6 +51,21 @@ pub struct OnnxConfig {
     /// State outputs that are the next row's state inputs.
     #[serde(default)]
     pub states: Vec<StatePair>,
+    /// Sizes of dimensions that the graph only names.
+    #[serde(default)]
+    pub dims: BTreeMap<String, usize>,
+    /// How a window lies in the graph's input, where its dimensions do not tell.
+    pub layout: Option<WindowLayout>,
+}
+
+/// How the rows of a window lie in a graph's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowLayout {
+    /// `[1, window, features]`.
+    RowsFirst,
+    /// `[1, features, window]`, as convolutions take it.
+    ChannelsFirst,
 }
 
 /// A state that a graph takes and gives.
@@ -79,12 +96,16 @@ impl OnnxConfig {
         for (field, count) in [
             ("outputs", self.outputs.len()),
             ("states", self.states.len()),
+            ("dims", self.dims.len()),
         ] {
             check(
                 count <= MAX_NAMES,
                 field,
                 &format!("names more than {MAX_NAMES}"),
             )?;
+        }
+        for (name, size) in &self.dims {
+            check_count(*size, MAX_WIDTH, &format!("dims.{name}"))?;
         }
         Ok(())
     }

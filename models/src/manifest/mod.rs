@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::postprocess::Head;
 use crate::preprocess::Stage;
 
-pub use architecture::{Architecture, OnnxConfig, StatePair};
+pub use architecture::{Architecture, OnnxConfig, StatePair, WindowLayout};
 pub(crate) use text::parameters_of;
 use text::{kind_of, parse_toml};
 

@@ -63,7 +63,8 @@ fn version(task: &str, ports: Vec<Port>, rest: &str) -> Result<Declared, Mistake
          [architecture]\nkind = \"linear\"\n"
     ))
     .unwrap();
-    Declared::new(&endpoint, &manifest, |inputs| {
+    Declared::new(&endpoint, &manifest, |pipeline| {
+        let inputs = pipeline.width();
         Ok(Arc::new(Echo { inputs, ports }) as Arc<dyn Network>)
     })
 }

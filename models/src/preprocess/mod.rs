@@ -150,6 +150,11 @@ impl Pipeline {
         self.columns.len()
     }
 
+    /// The feature of each column of the base row.
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
     /// The column of a feature in the base row.
     pub fn column_of(&self, feature: usize) -> Option<usize> {
         self.columns.iter().position(|known| *known == feature)

@@ -97,6 +97,7 @@ impl Builder {
                 rows: Vec::new(),
                 aggregate: Aggregate::Sum,
                 base: vec![0.0; targets],
+                single: false,
             },
         })
     }

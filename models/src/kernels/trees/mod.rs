@@ -67,9 +67,20 @@ pub struct Forest {
     aggregate: Aggregate,
     /// Added to each target at the end.
     base: Vec<f32>,
+    /// Whether a sum is rounded to `f32` after each tree.
+    single: bool,
 }
 
 impl Forest {
+    /// The same trees, a sum rounded to `f32` after each: votes that are equal there are equal here.
+    #[must_use]
+    pub fn in_single(self) -> Self {
+        Self {
+            single: true,
+            ..self
+        }
+    }
+
     /// Floats of an input row.
     pub fn features(&self) -> usize {
         self.features
@@ -180,6 +191,8 @@ impl Forest {
         let add = |sum: &mut f64, value: f32| {
             let value = f64::from(value);
             *sum = match self.aggregate {
+                // Two f32 added in f64 and rounded once are what f32 alone gives.
+                Aggregate::Sum | Aggregate::Mean if self.single => f64::from((*sum + value) as f32),
                 Aggregate::Sum | Aggregate::Mean => *sum + value,
                 // Not `min` and `max`: of 0 and -0 they may give either.
                 Aggregate::Min if value < *sum => value,

@@ -1,0 +1,1 @@
+//! Hand-made files: what is refused, and how it is named.
