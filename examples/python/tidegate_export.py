@@ -1,8 +1,8 @@
 """From a trained model to a version folder that Tidegate takes: model.toml, model.onnx, golden.json.
 
 `Version` says what the model is, `write` makes the folder, `add` hands it to the `tidegate` command. The golden run holds readings
-with the outputs that Python gave for them; the server refuses a version that answers otherwise. A second file beside the folder,
-NAME.reference.json, holds Python's float64 outputs for 1,000 readings; compare.py reads it.
+with the outputs that Python gave for them; the server refuses a version that answers otherwise. A file in build/reference holds
+Python's float64 outputs for 1,000 readings more; compare.py reads it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Version:
     memory: int = 0
     labelled: bool = False
     """Whether an output row ends with the index of the chosen label."""
-    tolerance: float = 1e-5
+    tolerance: float = 1e-4
     author: str = "The Tidegate authors"
     created: str = "2026-11-24"
     licence: str = "MIT OR Apache-2.0"
@@ -111,7 +111,7 @@ class Version:
         ]
         if not self.stages:
             head.append('preprocessing = "none"')
-        training = f'[training]\ndata = "{self.data.name}: simulated rigs"\nhash = "{digest}"'
+        training = f'[training]\ndata = "{self.data.name}: simulated rigs, written by models/examples/rig_csv.rs"\nhash = "{digest}"'
         steps = [f"[[preprocessing]]\n{stage.toml()}" for stage in self.stages]
         tail = [f"[architecture]\n{self.architecture}", f"[postprocessing]\n{self.postprocessing}"]
         return "\n".join(head) + "\n\n" + "\n\n".join([training, *steps, *tail]) + "\n"
@@ -124,7 +124,8 @@ class Version:
         for name, content in files.items():
             (folder / name).write_bytes(content)
         (folder / "golden.json").write_text(self.golden(rig, predict))
-        reference = folder.parent / f"{self.version}.reference.json"
+        reference = reference_of(self.endpoint, self.name, self.version)
+        reference.parent.mkdir(parents=True, exist_ok=True)
         reference.write_text(self.reference(rig, exact))
         print(f"{folder}: {sum(f.stat().st_size for f in folder.iterdir()) // 1024} KiB")
         return folder
@@ -152,9 +153,14 @@ class Version:
     def reference(self, rig: pd.DataFrame, exact: Predict, count: int = 1000) -> str:
         """The first readings of `rig`, `count` of them after the calibration, and Python's float64 outputs for these."""
         values = rig[self.features].iloc[: count + st.calibration(self.stages)].to_numpy(dtype=np.float32)
-        outputs = exact(st.apply(self.stages, values))
-        run = {"readings": _numbers(values), "outputs": outputs.tolist(), "labelled": self.labelled}
+        outputs = exact(st.apply(self.stages, values, np.float64))
+        run = {"readings": _numbers(values), "outputs": outputs.tolist()}
         return json.dumps(run, separators=(",", ":")) + "\n"
+
+
+def reference_of(endpoint: str, name: str, version: str) -> Path:
+    """Where Python's float64 outputs of a version are kept."""
+    return BUILD / "reference" / f"{endpoint}-{name}-{version}.json"
 
 
 def with_label(probabilities: np.ndarray) -> np.ndarray:
