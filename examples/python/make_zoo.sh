@@ -8,5 +8,5 @@ cargo run --release -p tidegate-models --example rig_csv > build/rigs.csv
 python sklearn_forest.py --out "$zoo" --algorithm forest --version 1.0.0 --window 1
 python sklearn_forest.py --out "$zoo" --algorithm forest --version 1.1.0 --window 8
 python sklearn_forest.py --out "$zoo" --algorithm extra-trees --version 1.0.0 --window 8
-python torch_gru.py --out "$zoo" --form native
-python torch_gru.py --out "$zoo" --form onnx
+python torch_gru.py --out "$zoo" --form native --version 1.0.0
+python torch_gru.py --out "$zoo" --form onnx --version 1.0.0

@@ -20,7 +20,7 @@ ALGORITHMS = {"forest": RandomForestClassifier, "extra-trees": ExtraTreesClassif
 
 
 def main() -> None:
-    options = arguments(__doc__, algorithm="forest", trees=40, depth=6, window=8, seed=1)
+    options = arguments(__doc__, algorithm="forest", trees=40, depth=6, window=8, seed=1, version="2.0.0")
     stages = [Missing(), Standardise(calibration=400), Clip(-8.0, 8.0)]
     if options.window > 1:
         stages.append(Rolling(options.window))

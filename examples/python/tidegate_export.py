@@ -46,9 +46,8 @@ def arguments(purpose: str, **defaults: object) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=purpose.splitlines()[0])
     parser.add_argument("--csv", type=Path, default=BUILD / "rigs.csv", help="training data, as rig_csv writes it")
     parser.add_argument("--out", type=Path, default=BUILD, help="folder for the version folder")
-    parser.add_argument("--version", default="1.0.0")
     parser.add_argument("--add", action="store_true", help="add the version with the tidegate command")
-    for name, value in defaults.items():
+    for name, value in {"version": "1.0.0", **defaults}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     return parser.parse_args()
 
@@ -111,6 +110,7 @@ class Version:
         ]
         if not self.stages:
             head.append('preprocessing = "none"')
+        head.append(f"features = {json.dumps(self.features)}")
         training = f'[training]\ndata = "{self.data.name}: simulated rigs, written by models/examples/rig_csv.rs"\nhash = "{digest}"'
         steps = [f"[[preprocessing]]\n{stage.toml()}" for stage in self.stages]
         tail = [f"[architecture]\n{self.architecture}", f"[postprocessing]\n{self.postprocessing}"]

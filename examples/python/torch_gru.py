@@ -29,7 +29,10 @@ SPREAD = torch.tensor([0.15, 0.2, 0.35, 0.6])
 
 
 class Forecaster(nn.Module):
-    """Standardised readings (batch, time, 8) and a state to standardised temperatures (batch, time, 4) and the next state."""
+    """Standardised readings (batch, time, 8) and a state to standardised temperatures (batch, time, 4) and the next state.
+
+    What the network learns is the change from the temperature as it is (`relative` in model.toml).
+    """
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -38,7 +41,7 @@ class Forecaster(nn.Module):
 
     def forward(self, x: torch.Tensor, h: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         y, hn = self.gru(x, h)
-        return self.head(y), hn
+        return self.head(y) + x[..., TARGET : TARGET + 1], hn
 
 
 class Step(nn.Module):
@@ -132,7 +135,8 @@ def version_of(options: argparse.Namespace, mean: torch.Tensor, scale: torch.Ten
         architecture=f'kind = "gru"\nhidden = {options.hidden}\nhead = [{len(HORIZON)}]\nactivations = ["none"]'
         if native
         else 'kind = "onnx"\nfile = "model.onnx"\noutputs = ["y"]\nstates = [{ input = "h", output = "hn" }]',
-        postprocessing=f'kind = "forecast"\nhorizon = {HORIZON}\ntarget = "temperature"',
+        postprocessing=f'kind = "forecast"\nhorizon = {HORIZON}\ntarget = "temperature"'
+        + ("\nrelative = true\nrestore = true" if native else ""),
         intended_use="Forecasts a rig's engine temperature within two minutes; trained on simulated rigs only.",
         data=options.csv,
         memory=CHUNK,
@@ -141,7 +145,7 @@ def version_of(options: argparse.Namespace, mean: torch.Tensor, scale: torch.Ten
 
 
 def main() -> None:
-    options = arguments(__doc__, form="native", hidden=24, steps=3000, seed=1)
+    options = arguments(__doc__, form="native", hidden=24, steps=3000, seed=1, version="2.0.0")
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
     train, test = split(rigs_of(options.csv))
