@@ -1,6 +1,6 @@
 """LightGBM: a soft sensor, the volume flow of a pump rig estimated from its other sensors, as a share of its normal.
 
-    python lightgbm_regressor.py --add
+    python lightgbm_regressor.py --add my-models
 
 It has an endpoint of its own, `rig-flow`, of the seven features that are not the flow. Exported by onnxmltools.
 """
@@ -53,7 +53,7 @@ def main() -> None:
     write_endpoint(options.out, version, "regression", "How much water flows, as a share of the normal flow?", train)
     folder = version.write(options.out, {"model.onnx": graph.SerializeToString()}, test[0], predict, predict)
     if options.add:
-        add(folder, version.endpoint)
+        add(folder, version, options.add)
 
 
 if __name__ == "__main__":

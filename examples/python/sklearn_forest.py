@@ -1,7 +1,7 @@
 """scikit-learn: a random forest, or extra trees, that says what ails a pump rig.
 
-    python sklearn_forest.py --add
-    python sklearn_forest.py --algorithm extra-trees --add
+    python sklearn_forest.py --add my-models
+    python sklearn_forest.py --algorithm extra-trees --add my-models
 
 Each rig is seen relative to its own first 400 readings, so one forest serves rigs with different levels. Exported by skl2onnx.
 """
@@ -49,7 +49,7 @@ def main() -> None:
 
     folder = version.write(options.out, {"model.onnx": graph.SerializeToString()}, test[0], predict, predict)
     if options.add:
-        add(folder, version.endpoint)
+        add(folder, version, options.add)
 
 
 if __name__ == "__main__":

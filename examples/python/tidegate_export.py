@@ -14,6 +14,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def arguments(purpose: str, **defaults: object) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=purpose.splitlines()[0])
     parser.add_argument("--csv", type=Path, default=BUILD / "rigs.csv", help="training data, as rig_csv writes it")
     parser.add_argument("--out", type=Path, default=BUILD, help="folder for the version folder")
-    parser.add_argument("--add", action="store_true", help="add the version with the tidegate command")
+    parser.add_argument("--add", type=Path, metavar="DIR", help="add the version to this folder of models")
     for name, value in {"version": "1.0.0", **defaults}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     return parser.parse_args()
@@ -92,7 +93,7 @@ class Version:
     """Whether an output row ends with the index of the chosen label."""
     tolerance: float = 1e-4
     author: str = "The Tidegate authors"
-    created: str = "2026-11-24"
+    created: str = field(default_factory=lambda: os.environ.get("TIDEGATE_CREATED", date.today().isoformat()))
     licence: str = "MIT OR Apache-2.0"
 
     def folder(self, out: Path) -> Path:
@@ -182,9 +183,13 @@ def write_endpoint(out: Path, version: Version, task: str, description: str, rig
     path.write_text(text)
 
 
-def add(folder: Path, endpoint: str) -> None:
-    """`tidegate model add FOLDER --endpoint E`; TIDEGATE names another command, such as target/release/tidegate."""
-    subprocess.run([COMMAND, "model", "add", str(folder), "--endpoint", endpoint], check=True)
+def add(folder: Path, version: Version, models_dir: Path) -> None:
+    """`tidegate model add FOLDER --endpoint E --models-dir DIR`; TIDEGATE may name another command, such as target/release/tidegate."""
+    call = [COMMAND, "model", "add", folder, "--endpoint", version.endpoint, "--models-dir", models_dir]
+    schema = folder.parent.parent / "endpoint.toml"
+    if schema.exists():
+        call += ["--schema", schema]
+    subprocess.run(call, check=True)
 
 
 def _numbers(rows: np.ndarray) -> list[list[float]]:

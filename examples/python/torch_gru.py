@@ -1,7 +1,7 @@
 """PyTorch: a recurrent network that forecasts a rig's engine temperature. It has a memory: one reading in, its state carried on.
 
-    python torch_gru.py --add
-    python torch_gru.py --form onnx --add
+    python torch_gru.py --add my-models
+    python torch_gru.py --form onnx --add my-models
 
 `--form native` writes the weights as safetensors, which the server runs with its own GRU; `--form onnx` writes a graph whose state
 goes in as `h` and comes out as `hn`, as model.toml says. Both give the same numbers. Learns from chunks of 192 readings.
@@ -159,7 +159,7 @@ def main() -> None:
     predict, exact = (lambda rows, kind=kind: run(step, rows, kind) for kind in (torch.float32, torch.float64))
     folder = version.write(options.out, files_of(step, options.form), test[0], predict, exact)
     if options.add:
-        add(folder, version.endpoint)
+        add(folder, version, options.add)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """PyTorch: a small network over a window of readings that says what ails a pump rig.
 
-    python torch_mlp.py --add
-    python torch_mlp.py --form native --name mlp-native --add
+    python torch_mlp.py --add my-models
+    python torch_mlp.py --form native --name mlp-native --add my-models
 
 The graph gives logits; the softmax is the server's (`activation` in model.toml). `--form onnx` is exported by torch.onnx; `--form
 native` writes the weights as safetensors, which the server's own dense layers run: the same numbers, faster.
@@ -80,7 +80,7 @@ def main() -> None:
     exact = lambda x: predict(x, torch.float64)  # noqa: E731
     folder = version.write(options.out, files_of(model, options.form), test[0], predict, exact)
     if options.add:
-        add(folder, version.endpoint)
+        add(folder, version, options.add)
 
 
 if __name__ == "__main__":

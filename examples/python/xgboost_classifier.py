@@ -1,6 +1,6 @@
 """XGBoost: gradient-boosted trees that say what ails a pump rig.
 
-    python xgboost_classifier.py --add
+    python xgboost_classifier.py --add my-models
 
 Each rig is seen relative to its own first 400 readings, so one model serves rigs with different levels. Exported by onnxmltools.
 """
@@ -44,7 +44,7 @@ def main() -> None:
 
     folder = version.write(options.out, {"model.onnx": graph.SerializeToString()}, test[0], predict, predict)
     if options.add:
-        add(folder, version.endpoint)
+        add(folder, version, options.add)
 
 
 if __name__ == "__main__":

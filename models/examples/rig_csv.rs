@@ -21,7 +21,7 @@ const ENDPOINT: &str = include_str!("../zoo/pump-health/endpoint.toml");
 const START_MS: u64 = 1_767_225_600_000;
 
 fn main() -> Outcome<()> {
-    let [rigs, readings, first_seed] = arguments([40, 3000, 1000])?;
+    let [rigs, readings, first_seed] = arguments([120, 3000, 1000])?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     header(&mut out)?;
     for seed in first_seed..first_seed + rigs {
