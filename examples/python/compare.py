@@ -51,7 +51,9 @@ def take(message: str | bytes, outputs: list[dict]) -> None:
 
 
 def numbers(output: dict, labels: list[str]) -> list[float]:
-    """An output as one row: probabilities and the label's index, or values."""
+    """An output as one row: probabilities and the label's index, score and threshold and whether it is above, or values."""
+    if "score" in output:
+        return [output["score"], output["threshold"], float(output["anomaly"])]
     if "probabilities" in output:
         return [*(output["probabilities"][label] for label in labels), labels.index(output["label"])]
     values = output.get("values")
@@ -79,6 +81,9 @@ def from_onnxruntime(folder: Path, manifest: dict, rows: np.ndarray) -> np.ndarr
 def answer(given: list[np.ndarray], postprocessing: dict) -> np.ndarray:
     """A graph's outputs as one row, after what the server does behind the graph."""
     values = next(output for output in given if output.dtype == np.float32).reshape(-1)
+    if postprocessing["kind"] == "score":
+        score = postprocessing["sign"] * values[0]
+        return np.array([score, postprocessing["threshold"], score > postprocessing["threshold"]])
     if postprocessing["kind"] != "classes":
         return values
     if postprocessing.get("activation") == "softmax":
@@ -114,11 +119,11 @@ def compare(url: str, models: Path, path: str) -> bool:
     got = np.array([numbers(output, labels) for output in served(url, endpoint, f"{name}/{version}", readings)[skip:]])
     print(f"{path}: {len(got)} readings after {skip} of calibration")
     print(f"  {'server against':24} {'largest':>10} {'/ max(1,|y|)':>12} {'> 1e-5':>8} {'labels':>8}")
-    agrees = True
+    agrees, labelled = True, manifest["postprocessing"]["kind"] in ("classes", "score")
     if "file" in manifest["architecture"]:
         rows = st.apply(st.read(folder / "model.toml"), readings)
-        agrees = row_of_table("onnxruntime, float32", got, from_onnxruntime(folder, manifest, rows), bool(labels))
-    row_of_table("Python itself, float64", got, np.array(reference["outputs"]), bool(labels))
+        agrees = row_of_table("onnxruntime, float32", got, from_onnxruntime(folder, manifest, rows), labelled)
+    row_of_table("Python itself, float64", got, np.array(reference["outputs"]), labelled)
     return agrees
 
 
