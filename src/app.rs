@@ -248,7 +248,7 @@ fn report_costs(engine: &Engine, inline_below_us: u32) {
         let step_us = served.cost.as_secs_f64() * 1e6;
         tracing::info!(endpoint = %served.reference.endpoint, version = %served.reference, step_us, "version loaded");
         if step_us > f64::from(inline_below_us) {
-            tracing::warn!(version = %served.reference, step_us, inline_below_us, "a dear step: it runs where the reading is and delays its neighbours");
+            tracing::info!(version = %served.reference, step_us, inline_below_us, "a dear step: its streams take turns");
         }
     }
 }

@@ -24,8 +24,8 @@ use moving::Moves;
 use rescue::Failing;
 use warming::Warming;
 
-use crate::config::Config;
-use crate::inference::Engines;
+use crate::config::{Config, RawInference};
+use crate::inference::{Engines, Served, Turns};
 use crate::push::{Hub, Outbox};
 use crate::session::{Admission, Checked, Numbers, Session, SessionCell, Sessions};
 use crate::store::writer::{Entry, Full, WriterHandle};
@@ -33,6 +33,7 @@ use crate::store::{Store, StoreError};
 use crate::stream::{PublishMark, Row, SampleRow, What};
 use crate::telemetry::{Rates, metric};
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -135,6 +136,7 @@ pub struct Pipeline {
     failing: mpsc::Sender<Failing>,
     moves: Moves,
     warming: Warming,
+    turns: Turns,
     config: Config,
     next_stream: AtomicI64,
     requests: AtomicU64,
@@ -171,6 +173,7 @@ impl Pipeline {
             failing,
             moves: Moves::default(),
             warming: Warming::new(config.inference.warm_percent),
+            turns: turns(&config.inference),
             config,
             next_stream,
             requests: AtomicU64::new(0),
@@ -225,9 +228,41 @@ impl Pipeline {
         arrivals: &mut VecDeque<Arrival>,
         replies: &mut Vec<ServerMessage>,
     ) -> Result<Pause, TakeError> {
+        // Before the room in the store, which others need while this one waits.
+        let dear = self.dear(&link.session);
+        let turn = match &dear {
+            None => None,
+            Some(served) => {
+                let patience = self.config.connections.overload_close;
+                let turn = self.turns.wait(&served.line, patience).await;
+                Some(turn.ok_or(TakeError::Overloaded)?)
+            }
+        };
         // A reading brings at most an epoch row and its own; a new stream one more.
         let rows = 2 * arrivals.len().min(STEPS_A_LOCK) + 1;
-        let mut permits = self.room(rows).await?;
+        let permits = self.room(rows).await?;
+        let steps = || self.step_some(link, arrivals, replies, permits);
+        match turn {
+            None => steps(),
+            Some(turn) => turn.run(steps),
+        }
+    }
+
+    /// The version that serves, if its steps are dear.
+    fn dear(&self, session: &SessionCell) -> Option<Arc<Served>> {
+        let session = session.lock();
+        let served = session.served();
+        (!self.turns.is_inline(served)).then(|| Arc::clone(served))
+    }
+
+    /// Steps through what waits, under the session's lock.
+    fn step_some(
+        &self,
+        link: &mut Link,
+        arrivals: &mut VecDeque<Arrival>,
+        replies: &mut Vec<ServerMessage>,
+        mut permits: mpsc::PermitIterator<'_, Entry<Origin>>,
+    ) -> Result<Pause, TakeError> {
         let start = Instant::now();
         let cell = Arc::clone(&link.session);
         let mut session = cell.lock();
@@ -276,6 +311,14 @@ impl Pipeline {
             Err(_) => Err(health.full().map_or(TakeError::Overloaded, TakeError::Full)),
         }
     }
+}
+
+/// Turns as configured.
+fn turns(raw: &RawInference) -> Turns {
+    let all = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let cores = if raw.cores == 0 { all } else { raw.cores };
+    let inline_below = Duration::from_micros(raw.inline_below_us.into());
+    Turns::new(inline_below, raw.queue, cores)
 }
 
 fn check_hold(session: &Session, link: &Link) -> Result<(), TakeError> {

@@ -36,6 +36,8 @@ pub mod metric {
     pub const SWITCHES: &str = "tidegate_switches_total";
     /// Streams in memory that are still to be moved to their production version.
     pub const STREAMS_TO_MOVE: &str = "tidegate_streams_to_move";
+    /// Streams that wait for a turn of a dear version, or have it.
+    pub const STEPS_WAITING: &str = "tidegate_steps_waiting";
     /// Messages that wait for devices.
     pub const OUTBOX_MESSAGES: &str = "tidegate_outbox_messages";
     /// Readings sent again that wait for a commit.

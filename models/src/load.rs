@@ -453,7 +453,7 @@ fn load_endpoint(name: &str, files: &Files) -> Result<Endpoint, LoadError> {
 }
 
 /// The folders directly inside, sorted, each once.
-fn folders(files: &Files) -> Vec<&str> {
+pub(crate) fn folders(files: &Files) -> Vec<&str> {
     let mut names: Vec<_> = files
         .keys()
         .filter_map(|path| path.split_once('/'))
@@ -463,7 +463,7 @@ fn folders(files: &Files) -> Vec<&str> {
     names
 }
 
-fn below(files: &Files, name: &str) -> Files {
+pub(crate) fn below(files: &Files, name: &str) -> Files {
     let inside = |(path, bytes): (&String, &Cow<'static, [u8]>)| {
         Some((
             path.strip_prefix(name)?.strip_prefix('/')?.to_owned(),

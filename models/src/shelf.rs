@@ -2,9 +2,39 @@
 //!
 //! [`crate::Zoo`] is all or nothing; here a mistake stays with its version. Reads no folder by itself: the caller brings the files.
 
-use crate::load::{Files, LoadError, at, folder, load_version, text};
+use crate::load::{Endpoint, Files, LoadError, at, below, folder, folders, load_version, text};
 use crate::manifest::Mistake;
-use crate::{EndpointManifest, ModelManifest, Version, golden};
+use crate::{EndpointManifest, ModelManifest, Version, Zoo, golden};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Everything in the files of a whole folder that can be loaded, and what is wrong with the rest. An endpoint's default may be missing.
+pub fn survey(files: &Files) -> (Zoo, Vec<LoadError>) {
+    let (mut endpoints, mut mistakes) = (BTreeMap::new(), Vec::new());
+    for name in folders(files) {
+        let own = below(files, name);
+        let manifest = match read_endpoint(name, &own) {
+            Ok(manifest) => manifest,
+            Err(mistake) => {
+                mistakes.push(mistake);
+                continue;
+            }
+        };
+        let mut versions = BTreeMap::new();
+        for model in folders(&own) {
+            let of_model = below(&own, model);
+            for version in folders(&of_model) {
+                let path = format!("{name}/{model}/{version}");
+                match examine(&manifest, &path, &below(&of_model, version)) {
+                    Ok(loaded) => _ = versions.insert(loaded.id().to_owned(), Arc::new(loaded)),
+                    Err(more) => mistakes.extend(more),
+                }
+            }
+        }
+        endpoints.insert(name.to_owned(), Endpoint { manifest, versions });
+    }
+    (Zoo { endpoints }, mistakes)
+}
 
 /// Reads the text of an `endpoint.toml` that lies in the folder `name`.
 ///
@@ -108,6 +138,18 @@ mod tests {
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].contains("weights.safetensors"), "{told:?}");
         assert!(told[1].contains("golden.json"), "{told:?}");
+    }
+
+    #[test]
+    fn a_survey_keeps_what_loads_beside_what_does_not() {
+        let mut files = embedded();
+        assert!(survey(&files).1.is_empty());
+        files.remove("pump-health/mewma/1.0.0/golden.json");
+        let (zoo, mistakes) = survey(&files);
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        let versions = &zoo.endpoints["pump-health"].versions;
+        assert!(versions.contains_key("autoencoder/1.0.0"));
+        assert!(!versions.contains_key("mewma/1.0.0"));
     }
 
     #[test]

@@ -59,8 +59,12 @@ fn of_connections(raw: &RawConnections) -> [Bound; 8] {
     ]
 }
 
-fn of_inference(raw: &RawInference) -> [Bound; 2] {
+fn of_inference(raw: &RawInference) -> [Bound; 5] {
+    let below = raw.inline_below_us.into();
     [
+        ("inference.inline_below_us", below, 0, 1_000_000),
+        ("inference.queue", raw.queue as u64, 1, 1_000_000),
+        ("inference.cores", raw.cores as u64, 0, 1_024),
         ("inference.warm_percent", raw.warm_percent.into(), 1, 100),
         ("inference.look_every_s", raw.look_every_s.into(), 0, DAY),
     ]

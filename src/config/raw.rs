@@ -76,8 +76,12 @@ pub struct RawSessions {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawInference {
-    /// Steps dearer than this (microseconds) are told when their version is loaded.
+    /// Steps that cost less than this (microseconds) run where the reading is; dearer ones take turns.
     pub inline_below_us: u32,
+    /// Streams that may wait for a turn, a version.
+    pub queue: usize,
+    /// Dear steps that run at once; 0 is as many as there are cores.
+    pub cores: usize,
     /// Hundredths of one core that versions which are warmed for streams may take together.
     pub warm_percent: u32,
     /// Seconds between two looks at the folder of models; 0 looks only when asked.
@@ -208,6 +212,8 @@ impl Default for RawInference {
     fn default() -> Self {
         Self {
             inline_below_us: 20,
+            queue: 4_096,
+            cores: 0,
             warm_percent: 50,
             look_every_s: 2,
         }

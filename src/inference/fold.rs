@@ -184,3 +184,31 @@ fn to_wire(output: models::Output) -> Output {
         models::Output::Failed { reason } => Output::Failed(reason.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_told_is_the_one_the_model_chose() {
+        let output = models::Output::Classification {
+            labels: ["ok".to_owned(), "worn".to_owned()].into(),
+            probabilities: vec![0.6, 0.4],
+            label: 1,
+        };
+        let expected = Output::Classification {
+            label: "worn".to_owned(),
+            probabilities: vec![("ok".to_owned(), 0.6), ("worn".to_owned(), 0.4)],
+        };
+        assert_eq!(to_wire(output), expected);
+    }
+
+    #[test]
+    fn a_model_that_cannot_answer_says_why() {
+        let reason = "the value of \"pressure\" is missing";
+        let output = models::Output::Failed {
+            reason: reason.into(),
+        };
+        assert_eq!(to_wire(output), Output::Failed(reason.to_owned()));
+    }
+}

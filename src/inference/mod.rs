@@ -2,20 +2,22 @@
 //!
 //! Owns the [`Engine`] (endpoints with their loaded versions, an immutable picture), the [`Engines`] that hold the newest of them while the
 //! server runs, and the [`Fold`] (one stream's model state). Promises that a step that panics or answers with a non-finite number leaves
-//! the state as it was. Where a step runs is decided here: every version's cost is measured at warm-up, and steps run inline, where
-//! the reading is.
+//! the state as it was. Where a step runs is decided here: every version's cost is measured at warm-up; cheap steps run where the
+//! reading is, dear ones take [`Turns`].
 
 mod engines;
 mod fold;
+mod turns;
 
 pub use engines::{Engines, Picture};
 pub use fold::{Fold, ResumeError, quiet_steps};
+pub use turns::{Line, Turn, Turns};
 
 use crate::stream::VersionRef;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_models::{EndpointManifest, Feature, LoadError, Version, Zoo, golden};
+use tidegate_models::{EndpointManifest, Feature, LoadError, Version, Zoo, golden, load, shelf};
 use tidegate_protocol::message::FeatureInfo;
 use tidegate_protocol::{EndpointName, Output};
 
@@ -39,6 +41,8 @@ pub struct Served {
     pub layout: Arc<str>,
     /// Median time of one step, measured when it was loaded.
     pub cost: Duration,
+    /// Where its streams wait to step, if its steps are dear.
+    pub line: Line,
 }
 
 /// An endpoint that can be asked.
@@ -124,7 +128,7 @@ impl Engine {
             .insert(endpoint.name.clone(), Arc::new(endpoint));
     }
 
-    /// Adds a loaded endpoint under its default version; `ids` are the row ids of its versions (`model/version`).
+    /// Adds a loaded endpoint under its default version, or its first one where that is missing; `ids` are the row ids of its versions (`model/version`).
     pub fn add(
         &mut self,
         name: EndpointName,
@@ -136,9 +140,12 @@ impl Engine {
             (id.clone(), Arc::new(served))
         });
         let versions: BTreeMap<_, _> = served.collect();
-        let default = Arc::clone(&versions[&endpoint.manifest.default]);
+        let default = versions.get(&endpoint.manifest.default);
+        let Some(production) = default.or(versions.values().next()).cloned() else {
+            return;
+        };
         let manifest = endpoint.manifest.clone();
-        self.insert(ServedEndpoint::new(name, manifest, versions, default));
+        self.insert(ServedEndpoint::new(name, manifest, versions, production));
     }
 }
 
@@ -153,6 +160,7 @@ impl Served {
             }),
             layout: version.layout().describe().into(),
             cost,
+            line: Line::default(),
             version: Arc::clone(version),
         }
     }
@@ -194,13 +202,18 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// The zoo in `dir`, or the one built into the binary.
+/// What loads of the zoo in `dir`, or of the one built into the binary, for a log that is read. A version with a mistake is told and left out.
 ///
 /// # Errors
-/// The first mistake in it, with file, field and reason.
+/// A folder that cannot be read.
 pub fn load_zoo(dir: Option<&std::path::Path>) -> Result<Zoo, LoadError> {
-    match dir {
-        Some(dir) => Zoo::load(dir),
-        None => Zoo::embedded(),
+    let files = match dir {
+        Some(dir) => load::read_folder(dir)?,
+        None => load::embedded(),
+    };
+    let (zoo, mistakes) = shelf::survey(&files);
+    for mistake in mistakes {
+        tracing::warn!(%mistake, "left out");
     }
+    Ok(zoo)
 }

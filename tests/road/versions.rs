@@ -1,6 +1,8 @@
 //! Pins: another version on a new and on an existing stream.
 
-use crate::common::{Device, TestServer, rig};
+use crate::common::{Device, Home, TestServer, rig};
+use crate::faults::{metric, stored_as_if_undisturbed};
+use futures_util::future::join_all;
 use tidegate_protocol::message::Prediction;
 use tidegate_protocol::{Codec, Output};
 
@@ -83,4 +85,26 @@ async fn a_switched_stream_goes_on_after_a_restart() {
     let mut device = pinned(&server, "autoencoder/1.0.0").await;
     let after = device.stream(&values, to, to + 10).await;
     check(&after, "autoencoder/1.0.0");
+}
+
+#[tokio::test]
+async fn dear_steps_take_turns_and_answer_as_if_they_ran_where_the_reading_is() {
+    let home = Home::sqlite();
+    let server = home
+        .serve_changed(&[], |command| {
+            command.env("TIDEGATE_INFERENCE__INLINE_BELOW_US", "0");
+            command.env("TIDEGATE_INFERENCE__CORES", "1");
+        })
+        .await;
+    let streams = (0..4).map(async |seed| {
+        let (values, name) = (rig(seed, CALIBRATED), format!("rig-{seed}"));
+        let query = format!("device={name}");
+        let mut device = Device::open(server.addr(), &query, Codec::Json).await;
+        device.stream(&values, 0, values.len()).await;
+        (name, values)
+    });
+    for (name, values) in join_all(streams).await {
+        stored_as_if_undisturbed(server.addr(), &name, &values).await;
+    }
+    assert_eq!(metric(server.addr(), "tidegate_steps_waiting").await, 0.0);
 }

@@ -5,8 +5,10 @@
  *   tidegate-mock.mjs demo  --devices N --rate HZ --listen HOST:PORT [--data-dir DIR]
  *   tidegate-mock.mjs serve --listen HOST:PORT [--data-dir DIR]
  *
- * Serves ../dist, `/v1/live`, a minimal `/v1/stream` and the three API calls of the page. Not a reference for anything:
- * its anomaly score is a toy. Samples are kept in memory (the newest `KEPT` a device) and in DIR/mock.jsonl.
+ * With `--endpoints all` (or names, with commas) every rig speaks to each of them; `--trouble` lets some steps fail and
+ * some readings be late; the first
+ * `--pinned N` rigs stay with the version they began with. Serves ../dist, `/v1/live`, a minimal `/v1/stream`, the three API calls of the page, and promotion. Not a
+ * reference for anything: its answers are toys (`mock-tasks.mjs`). Samples are kept in memory (the newest `KEPT` a device) and in DIR/mock.jsonl.
  */
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -14,6 +16,7 @@ import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { WebSocketServer } from "ws";
+import { ENDPOINTS, reading } from "./mock-tasks.mjs";
 
 const { positionals, values: flags } = parseArgs({
   allowPositionals: true,
@@ -25,6 +28,9 @@ const { positionals, values: flags } = parseArgs({
     calibration: { type: "string", default: "400" },
     history: { type: "string", default: "0" },
     empty: { type: "boolean", default: false },
+    endpoints: { type: "string", default: "pump-health" },
+    trouble: { type: "boolean", default: false },
+    pinned: { type: "string", default: "0" },
   },
 });
 const KEPT = 40_000;
@@ -33,53 +39,38 @@ const CALIBRATION = Number(flags.calibration);
 const log = `mock-${Date.now()}`;
 const started = Date.now();
 
-const FEATURES = [
-  ["Accelerometer1RMS", "g", 0.027, 0.0006, [0, 5]],
-  ["Accelerometer2RMS", "g", 0.04, 0.0008, [0, 5]],
-  ["Current", "A", 1.33, 0.25, [0, 20]],
-  ["Pressure", "bar", 0.055, 0.2, [-2, 10]],
-  ["Temperature", "degC", 79.3, 0.15, [-20, 150]],
-  ["Thermocouple", "degC", 26.0, 0.02, [-20, 150]],
-  ["Voltage", "V", 233.1, 1.2, [0, 400]],
-  ["Volume Flow RateRMS", "l/min", 32.0, 0.25, [0, 200]],
-];
-const ENDPOINT = {
-  name: "pump-health", description: "Anomalies of a water pump from eight sensors", revision: 1, task: "anomaly",
-  features: FEATURES.map(([name, unit, , , range]) => ({ name, unit, range, hard_range: null })),
-  default: "mewma/1.0.0", versions: ["mewma/1.0.0", "autoencoder/1.0.0"],
-};
+const asked = flags.endpoints === "all" ? [...ENDPOINTS.keys()] : flags.endpoints.split(",");
+const endpoints = new Map(asked.map((name) => [name, ENDPOINTS.get(name)]));
 
 const streams = new Map();
 let nextId = 1;
 let counted = 0;
 
-function stream(device) {
-  let s = streams.get(device);
-  if (!s) streams.set(device, (s = { device, online: false, samples: [], seen: 0, seq: 0, sum: 0, ewma: 0 }));
-  return s;
+function stream(endpoint, device) {
+  const key = `${endpoint}/${device}`;
+  const fresh = { key, endpoint, device, online: false, samples: [], seen: 0, seq: 0, ewma: 0, phase: streams.size };
+  if (!streams.has(key)) streams.set(key, fresh);
+  return streams.get(key);
 }
 
-function gauss() {
-  return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
-}
-
-function score(s, values) {
+function outputOf(s, values) {
   s.seen += 1;
-  if (s.seen <= CALIBRATION) return { calibrating: { seen: s.seen, needed: CALIBRATION } };
-  const off = values.reduce((sum, v, i) => sum + ((v - FEATURES[i][2]) / FEATURES[i][3]) ** 2, 0);
-  s.ewma = 0.85 * s.ewma + 0.15 * off;
-  return { score: s.ewma, threshold: 16.8, anomaly: s.ewma > 16.8 };
+  if (flags.trouble && s.seen % 97 === 41) return { failed: "step gave a value that is not finite" };
+  if (flags.trouble && s.seen % 131 === 77) return { skipped: "late" };
+  return endpoints.get(s.endpoint).answer(s, values, CALIBRATION);
 }
 
 function commit(s, { seq, ts, values }) {
   const now = Date.now();
+  const { production, default: first } = endpoints.get(s.endpoint).public;
+  const [model, version] = (s.pinned ? first : production).split("/");
   const sample = {
-    id: nextId++, endpoint: "pump-health", device: s.device, epoch: 0, seq, ts: ts ?? now, received_at: now, values,
-    output: score(s, values), model: "mewma", version: "1.0.0", arm: null, latency_us: 20 + Math.round(Math.random() * 30),
+    id: nextId++, endpoint: s.endpoint, device: s.device, epoch: 0, seq, ts: ts ?? now, received_at: now, values,
+    output: outputOf(s, values), model, version, arm: null, latency_us: 20 + Math.round(Math.random() * 30),
   };
   keep(s, sample);
   if (file) appendFileSync(file, `${JSON.stringify(sample)}\n`);
-  publish(`predictions/pump-health/${s.device}`, sample, sample.id);
+  publish(`predictions/${s.key}`, sample, sample.id);
   counted += 1;
 }
 
@@ -95,7 +86,7 @@ const file = dir ? join(dir, "mock.jsonl") : null;
 if (file && existsSync(file)) {
   for (const line of readFileSync(file, "utf8").split("\n").filter(Boolean)) {
     const sample = JSON.parse(line);
-    const s = stream(sample.device);
+    const s = stream(sample.endpoint, sample.device);
     keep(s, sample);
     s.seen += 1;
     nextId = sample.id + 1;
@@ -122,9 +113,9 @@ function publish(topic, data, offset = nextId) {
 
 function recover(sub, from) {
   const all = [...streams.values()].flatMap((s) => s.samples).filter((x) => x.id > from.offset);
-  const wanted = all.filter((x) => matches(sub.topic, `predictions/pump-health/${x.device}`)).sort((a, b) => a.id - b.id);
+  const wanted = all.filter((x) => matches(sub.topic, `predictions/${x.endpoint}/${x.device}`)).sort((a, b) => a.id - b.id);
   for (const x of wanted) {
-    const topic = `predictions/pump-health/${x.device}`;
+    const topic = `predictions/${x.endpoint}/${x.device}`;
     sub.socket.send(JSON.stringify({ type: "event", offset: x.id, topic, data: x }));
   }
 }
@@ -148,14 +139,14 @@ function live(socket) {
 // --- device streams -----------------------------------------------------------------------------
 function presence(s, online) {
   s.online = online;
-  const data = { device: s.device, endpoint: "pump-health", state: online ? "online" : "offline", at: Date.now() };
+  const data = { device: s.device, endpoint: s.endpoint, state: online ? "online" : "offline", at: Date.now() };
   publish(`devices/${s.device}`, data);
 }
 
 function deviceSocket(socket, url) {
-  const s = stream(url.searchParams.get("device"));
+  const s = stream(url.pathname.split("/").at(-1), url.searchParams.get("device"));
   presence(s, true);
-  socket.send(JSON.stringify({ type: "welcome", endpoint: "pump-health", device: s.device, epoch: 0, resume_from: s.seq }));
+  socket.send(JSON.stringify({ type: "welcome", endpoint: s.endpoint, device: s.device, epoch: 0, resume_from: s.seq }));
   socket.on("message", (text) => {
     const m = JSON.parse(text);
     if (m.seq >= s.seq) commit(s, m);
@@ -168,14 +159,16 @@ function deviceSocket(socket, url) {
 function deviceInfo(s) {
   const last = s.samples.at(-1);
   return {
-    endpoint: "pump-health", device: s.device, online: s.online, epoch: 0, last_seq: last?.seq ?? 0, last_ts: last?.ts ?? 0,
-    last_seen: last?.received_at ?? started, samples: s.samples.length, model: "mewma", version: "1.0.0", output: last?.output ?? null,
+    endpoint: s.endpoint, device: s.device, online: s.online, epoch: 0, last_seq: last?.seq ?? 0, last_ts: last?.ts ?? 0,
+    last_seen: last?.received_at ?? started, samples: s.samples.length, model: last?.model ?? null, version: last?.version ?? null,
+    output: last?.output ?? null,
   };
 }
 
 function samplesPage(query) {
   const limit = Math.min(1000, Number(query.get("limit") ?? 100));
-  const all = streams.get(query.get("device"))?.samples ?? [];
+  const asked = [...streams.values()].filter((s) => ["endpoint", "device"].every((name) => [null, s[name]].includes(query.get(name))));
+  const all = asked.length === 1 ? asked[0].samples : asked.flatMap((s) => s.samples).sort((a, b) => a.id - b.id);
   const cursor = query.get("cursor");
   const desc = query.get("order") === "desc";
   const rest = all.filter((x) => !cursor || (desc ? x.id < Number(cursor) : x.id > Number(cursor)));
@@ -184,16 +177,31 @@ function samplesPage(query) {
 }
 
 const API = {
-  "/api/v1/endpoints": () => ({ endpoints: [ENDPOINT] }),
+  "/api/v1/endpoints": () => ({ endpoints: [...endpoints.values()].map((e) => e.public) }),
   "/api/v1/devices": () => ({ devices: [...streams.values()].map(deviceInfo), next_cursor: null }),
   "/api/v1/samples": samplesPage,
   "/health/ready": () => ({ status: "ready" }),
 };
+/** `POST /api/v1/models/{endpoint}/{model}/{version}/promote` and `.../{endpoint}/rollback`; who asks does not matter here. */
+function promote(path) {
+  const [, name, asked] = path.match(/^\/api\/v1\/models\/([^/]+)\/(?:(.+)\/promote|rollback)$/) ?? [];
+  const endpoint = endpoints.get(name)?.public;
+  const version = asked ?? endpoint?.before;
+  if (!endpoint?.versions.includes(version)) return false;
+  endpoint.before = endpoint.production;
+  endpoint.production = version;
+  return true;
+}
+
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
 const CSP = "default-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
 
 const server = createServer((request, response) => {
   const url = new URL(request.url, "http://mock");
+  if (request.method === "POST") {
+    response.writeHead(promote(url.pathname) ? 200 : 404).end("{}");
+    return;
+  }
   const api = API[url.pathname];
   if (api) {
     response.setHeader("content-type", "application/json");
@@ -229,28 +237,21 @@ setInterval(() => {
 }, 1000);
 
 // --- simulated rigs -----------------------------------------------------------------------------
-function reading(i, t, noise = gauss) {
-  const fault = (t / 1000 + i * 17) % (40 + 9 * (i % 5)) < (i % 4 === 0 ? 9 : 2) ? 1 : 0;
-  const slow = Math.sin(t / 21_000 + i);
-  return FEATURES.map(([, , mean, sd], f) => {
-    const shift = fault * [0, 2, 0, 4, 0, 0, 0, -9][f];
-    return mean + sd * (0.7 * noise() + 0.5 * slow * Math.cos(f) + shift);
-  });
-}
-
 if (positionals[0] === "demo" && !flags.empty) {
   const rate = Number(flags.rate);
-  const rigs = Array.from({ length: Number(flags.devices) }, (_, i) => stream(`rig-${i + 1}`));
+  const rigs = Array.from({ length: Number(flags.devices) }, (_, i) => asked.map((name) => stream(name, `rig-${i + 1}`)));
   const steps = Number(flags.history) * 1000;
-  rigs.forEach((s, i) => {
+  const each = (run) => rigs.forEach((devices, i) => devices.forEach((s) => run(s, i)));
+  each((s, i) => {
     s.online = true;
+    s.pinned = i < Number(flags.pinned);
     const begin = Date.now() - steps;
     for (let t = 0; t < steps; t += 1000 / rate) {
       commit(s, { seq: s.seq, ts: begin + t, values: reading(i, begin + t) });
       s.samples.at(-1).received_at = Math.round(begin + t);
     }
   });
-  rigs.forEach((s, i) => {
+  each((s, i) => {
     if (rigs.length > 6 && i % 11 === 5) s.online = false;
     else setInterval(() => commit(s, { seq: s.seq, values: reading(i, Date.now()) }), 1000 / rate);
   });

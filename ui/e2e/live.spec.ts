@@ -118,19 +118,19 @@ test("a promotion in the middle of a demo shows on the page, and no reading is w
     const url = await server.url();
     await page.goto(url);
     await option(page).first().click();
-    const model = page.getByTestId("model");
-    await expect(model).toContainText("mewma/1.0.0");
+    const version = page.getByTestId("version");
+    await expect(version).toHaveText("mewma/1.0.0");
     // Behind the calibration.
     await expect(page.getByTestId("score")).toContainText("threshold", { timeout: 60_000 });
     const promote = `${url}api/v1/models/pump-health/autoencoder/1.0.0/promote`;
     const told = await request.post(promote, { data: { who: "e2e", why: "to see it change" } });
     expect(told.ok()).toBe(true);
-    await expect(model).toContainText("autoencoder/1.0.0");
-    await expect(page.getByTestId("turn")).toContainText("before mewma/1.0.0");
+    await expect(version).toHaveText("autoencoder/1.0.0");
+    await expect(page.getByTestId("change")).toHaveText(/mewma\/1\.0\.0 → autoencoder\/1\.0\.0, \d\d:\d\d:\d\d/);
     await expect(page.getByTestId("score")).toContainText("threshold");
     const turned = await lastSeq(page);
     await expect.poll(() => lastSeq(page), { timeout: 20_000 }).toBeGreaterThan(turned + 150);
-    await expect(page.getByTestId("turn")).toContainText("before mewma/1.0.0");
+    await expect(page.getByTestId("change")).toHaveCount(1);
     await shot(page, "demo-promoted");
     const stored = await request.get(`${url}api/v1/samples?endpoint=pump-health&order=desc&limit=1000`);
     const { samples } = (await stored.json()) as { samples: { device: string; seq: number; model: string; output: object }[] };
@@ -142,6 +142,12 @@ test("a promotion in the middle of a demo shows on the page, and no reading is w
     const after = samples.filter((one) => one.model === "autoencoder");
     expect(after.length).toBeGreaterThan(0);
     expect(after.every((one) => "score" in one.output)).toBe(true);
+
+    const back = await request.post(`${url}api/v1/models/pump-health/rollback`, { data: { who: "e2e", why: "to see it go back" } });
+    expect(back.ok()).toBe(true);
+    await expect(version).toHaveText("mewma/1.0.0");
+    await expect(page.getByTestId("change")).toHaveCount(2);
+    await shot(page, "demo-rolled-back");
     expect(complaints).toEqual([]);
   } finally {
     await server.kill();

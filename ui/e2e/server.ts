@@ -30,8 +30,8 @@ export class Server {
   #said = "";
 
   /** `cwd` is a scratch directory, so that a default data directory lands there. */
-  constructor(args: string[], cwd: string) {
-    this.#child = spawn(BIN, args, { cwd, stdio: ["ignore", "pipe", "pipe"] });
+  constructor(args: string[], cwd: string, bin = BIN) {
+    this.#child = spawn(bin, args, { cwd, stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of [this.#child.stdout!, this.#child.stderr!]) stream.on("data", (text) => this.#hear(String(text)));
   }
 

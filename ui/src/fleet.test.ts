@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ANOMALY_HOLD_MS, conditionOf, countRows, filterRows, type Row, rowOfInfo, rowOfSample, sortRows } from "./fleet";
+import { ANOMALY_HOLD_MS, conditionOf, countRows, filterRows, mixedServing, type Row, rowOfInfo, rowOfSample, sortRows } from "./fleet";
 import type { DeviceInfo, Output, Sample } from "./wire";
 
 const NOW = 1_770_000_000_000;
@@ -12,6 +12,7 @@ const base: Row = {
   lastSeen: NOW,
   lastSeq: 1,
   output: { score: 1, threshold: 2, anomaly: false },
+  served: "mewma/1.0.0",
   anomalyAt: 0,
 };
 const row = (device: string, more: Partial<Row> = {}): Row => ({ ...base, device, key: `pump-health/${device}`, ...more });
@@ -32,6 +33,10 @@ describe("condition", () => {
     ["failed", output({ failed: "not finite" })],
     ["calibrating", output({ calibrating: { seen: 3, needed: 400 } })],
     ["normal", {}],
+    ["predicting", output({ label: "worn", probabilities: { worn: 0.9, ok: 0.1 } })],
+    ["predicting", output({ values: { hours_left: 4 } })],
+    ["predicting", output({ horizon: [10], values: [4] })],
+    ["waiting", output({ skipped: "late" })],
     ["waiting", { output: null }],
     ["offline", { online: false }],
   ] as const)("is %s", (expected, more) => {
@@ -43,6 +48,25 @@ describe("condition", () => {
     expect(conditionOf(calmed, NOW + 100)).toBe("anomaly");
     expect(conditionOf(calmed, NOW + ANOMALY_HOLD_MS)).toBe("normal");
   });
+});
+
+describe("who serves", () => {
+  it("follows the version of the last reading, from the list and live", () => {
+    expect(rowOfInfo(known).served).toBe("mewma/1.0.0");
+    expect(rowOfInfo({ ...known, model: null, version: null }).served).toBeNull();
+    expect(rowOfSample(sample({ version: "1.1.0" }), NOW, rowOfInfo(known)).served).toBe("mewma/1.1.0");
+  });
+
+  it("is counted only where versions differ among the devices online", () => {
+    const rows = [row("a"), row("b", { served: "mewma/1.1.0" }), row("c"), row("d", { endpoint: "rig-state", served: "forest/1.0.0" })];
+    expect(mixedServing(rows)).toEqual([{ endpoint: "pump-health", versions: [["mewma/1.0.0", 2], ["mewma/1.1.0", 1]] }]);
+    expect(mixedServing([row("a"), row("b", { served: "mewma/0.9.0", online: false }), row("c", { served: null })])).toEqual([]);
+  });
+});
+
+it("keeps the answer of a row when a late reading was skipped", () => {
+  const late = rowOfSample(sample({ output: { skipped: "late" }, version: "0.9.0" }), NOW, row("rig-1"));
+  expect([late.output, late.served]).toEqual([base.output, "mewma/1.0.0"]);
 });
 
 describe("coming and going", () => {
@@ -86,6 +110,12 @@ describe("the list", () => {
 
   it("sorts by score over threshold", () => {
     expect(names(sortRows(rows, "score", NOW))[0]).toBe("rig-9");
+  });
+
+  it("is filtered by label and by version", () => {
+    const mixed = [row("a", output({ label: "Worn" })), row("b", { served: "forest/2.0.0" })];
+    expect(names(filterRows(mixed, "worn", NOW))).toEqual(["a"]);
+    expect(names(filterRows(mixed, "forest/2", NOW))).toEqual(["b"]);
   });
 
   it("is filtered by every word, states included", () => {

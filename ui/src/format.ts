@@ -1,6 +1,8 @@
 /** Numbers, times and outputs as people read them. Pure; English, 24-hour clock, local time zone. */
 
+import { numbersOf, probabilityOf } from "./output";
 import { scoreRatio } from "./series";
+import type { Tally } from "./trouble";
 import type { Output } from "./wire";
 
 const MINUS = "\u2212";
@@ -59,13 +61,44 @@ export function ratio(value: number | null): string {
   return value < 10 ? `${value.toFixed(2)} ×` : `${rate(value)} ×`;
 }
 
+export function percent(share: number | null | undefined): string {
+  if (share === null || share === undefined || !Number.isFinite(share)) return "–";
+  // Rounded down just below the whole: nothing is certain that is not.
+  return `${share > 0.99 ? Math.floor(share * 100) : Math.round(share * 100)} %`;
+}
+
+/** How far ahead of now: `30 s`, `2 min`. */
+export function ahead(seconds: number): string {
+  if (seconds < 120) return `${Number(seconds.toPrecision(3))} s`;
+  return seconds < 7200 ? `${Number((seconds / 60).toPrecision(3))} min` : `${Number((seconds / 3600).toPrecision(3))} h`;
+}
+
+/** `7`, or `1,000 or more` where not all were kept. */
+export function tally({ count, more }: Tally): string {
+  return `${count.toLocaleString("en")}${more ? " or more" : ""}`;
+}
+
+/** The one number of an answer that a row has room for: a regression's first, a forecast's farthest. */
+export function headline(output: Output | null): string | null {
+  const numbers = output === null ? [] : numbersOf(output);
+  if (output?.horizon !== undefined) {
+    const far = numbers.reduce((a, b) => (Number(b[0]) > Number(a[0]) ? b : a), numbers[0] ?? ["", NaN]);
+    return numbers.length > 0 ? `${number(far[1])} in ${ahead(Number(far[0]))}` : null;
+  }
+  const first = output?.values === undefined ? undefined : numbers[0];
+  return first === undefined ? null : `${first[0]} ${number(first[1])}`;
+}
+
 /** One short phrase for any output, whatever the task. */
 export function describe(output: Output | null): string {
   if (output === null) return "no prediction yet";
   if (output.failed !== undefined) return `failed: ${output.failed}`;
   if (output.skipped !== undefined) return `skipped: ${output.skipped}`;
   if (output.calibrating) return `calibrating ${output.calibrating.seen} of ${output.calibrating.needed}`;
-  if (output.label !== undefined) return output.label;
-  const times = scoreRatio(output);
-  return times === null ? "predicted" : `score ${number(output.score)}, threshold ${number(output.threshold)}`;
+  if (output.label !== undefined) {
+    const share = probabilityOf(output);
+    return share === null ? output.label : `${output.label} ${percent(share)}`;
+  }
+  if (scoreRatio(output) !== null) return `score ${number(output.score)}, threshold ${number(output.threshold)}`;
+  return headline(output) ?? "predicted";
 }

@@ -5,30 +5,25 @@
  * the line: a curve never bridges a silence.
  */
 
-import type { Series, Tier, Window } from "./series";
-import { Mark } from "./series";
+import { type Ahead, aheadOf } from "./output";
+import { type Curve, drawnAt, type Series, type Tier, type Window } from "./series";
+import type { Tally } from "./trouble";
+import type { Change } from "./versions";
 import type { Sample } from "./wire";
 
-type Column = (number | null)[];
+export type Column = (number | null)[];
 
-export interface SensorColumns {
+export interface Columns {
   low: Column;
   high: Column;
   last: Column;
 }
 
-/** A stretch of the time axis to shade, seconds. */
+/** A stretch of the time axis, seconds, with what holds there: a mark, or bits of labels or troubles. */
 export interface Span {
-  mark: Mark;
+  mark: number;
   from: number;
   to: number;
-}
-
-/** From here on another version answers; seconds. */
-export interface Turn {
-  at: number;
-  before: string;
-  version: string;
 }
 
 export interface Frame {
@@ -36,12 +31,23 @@ export interface Frame {
   from: number;
   to: number;
   x: number[];
-  sensors: SensorColumns[];
+  sensors: Columns[];
+  /** Numbers of the outputs, with their names. */
+  outputs: (Columns & { name: string })[];
   ratio: Column;
   score: Column;
   threshold: Column;
+  /** Shaded stretches: `Mark`. */
   spans: Span[];
-  turns: Turn[];
+  /** Bits of the labels that were given. */
+  labels: Span[];
+  /** Bits: `Trouble`. */
+  troubles: Span[];
+  failed: Tally;
+  skipped: Tally;
+  changes: Change[];
+  /** The newest forecast, while its reading is in the window. */
+  ahead: Ahead | null;
   latest: Sample | null;
 }
 
@@ -59,7 +65,7 @@ export function frameOf(series: Series, window: Window, end: number): Frame | nu
   const silence = silenceMs(tier, slots);
   const first = tier.at[slots[0] ?? 0]!;
   const span = Math.min(window.ms, Math.max(end - first, window.ms * LEAST_PART));
-  const frame = emptyFrame(series, (end - span) / 1000, end / 1000);
+  const frame = emptyFrame(series, tier, end - span, end);
   let before = NaN;
   for (const slot of slots) {
     const at = tier.at[slot]!;
@@ -67,14 +73,39 @@ export function frameOf(series: Series, window: Window, end: number): Frame | nu
     pushSlot(frame, tier, slot);
     before = at;
   }
-  frame.spans = spansOf(tier, slots, silence);
-  frame.turns = turnsOf(series, tier, slots);
-  return frame;
+  const spans = (column: ArrayLike<number>) => spansOf(tier, slots, silence, column);
+  // What a version before the window called its outputs is not of this picture.
+  const outputs = frame.outputs.filter(({ last }) => last.some((value) => value !== null));
+  return { ...frame, outputs, spans: spans(tier.mark), labels: spans(tier.labels), troubles: spans(tier.trouble) };
 }
 
-function emptyFrame(series: Series, from: number, to: number): Frame {
-  const sensors = Array.from({ length: series.features }, () => ({ low: [], high: [], last: [] }));
-  return { from, to, x: [], sensors, ratio: [], score: [], threshold: [], spans: [], turns: [], latest: series.latest };
+const emptyColumns = (): Columns => ({ low: [], high: [], last: [] });
+
+function emptyFrame(series: Series, tier: Tier, fromMs: number, toMs: number): Frame {
+  return {
+    from: fromMs / 1000,
+    to: toMs / 1000,
+    x: [],
+    sensors: tier.sensors.map(emptyColumns),
+    outputs: tier.outputs.map((_, i) => ({ name: series.outputs.list[i] ?? "", ...emptyColumns() })),
+    ratio: [],
+    score: [],
+    threshold: [],
+    spans: [],
+    labels: [],
+    troubles: [],
+    failed: series.troubles.tally("failed", fromMs, toMs),
+    skipped: series.troubles.tally("skipped", fromMs, toMs),
+    changes: series.versions.between(fromMs, toMs),
+    ahead: newestAhead(series.answered, fromMs, toMs),
+    latest: series.latest,
+  };
+}
+
+function newestAhead(answered: Sample | null, fromMs: number, toMs: number): Ahead | null {
+  if (answered === null) return null;
+  const at = drawnAt(answered);
+  return at < fromMs || at > toMs ? null : aheadOf(answered.output, at / 1000);
 }
 
 function slotsOf(tier: Tier, fromMs: number, toMs: number): number[] {
@@ -99,7 +130,7 @@ function silenceMs(tier: Tier, slots: number[]): number {
 
 function pushBreak(frame: Frame, x: number): void {
   frame.x.push(x);
-  for (const { low, high, last } of frame.sensors) for (const column of [low, high, last]) column.push(null);
+  for (const { low, high, last } of [...frame.sensors, ...frame.outputs]) for (const column of [low, high, last]) column.push(null);
   for (const column of [frame.ratio, frame.score, frame.threshold]) column.push(null);
 }
 
@@ -107,46 +138,34 @@ const orNull = (value: number) => (Number.isNaN(value) ? null : value);
 
 function pushSlot(frame: Frame, tier: Tier, slot: number): void {
   frame.x.push(tier.at[slot]! / 1000);
-  frame.sensors.forEach((sensor, f) => {
-    const i = slot * tier.features + f;
-    sensor.low.push(orNull(tier.low[i]!));
-    sensor.high.push(orNull(tier.high[i]!));
-    sensor.last.push(orNull(tier.last[i]!));
-  });
+  frame.sensors.forEach((columns, f) => pushCurve(columns, tier.sensors[f]!, slot));
+  frame.outputs.forEach((columns, i) => pushCurve(columns, tier.outputs[i]!, slot));
   frame.ratio.push(orNull(tier.ratio[slot]!));
   frame.score.push(orNull(tier.score[slot]!));
   frame.threshold.push(orNull(tier.threshold[slot]!));
 }
 
+function pushCurve(columns: Columns, curve: Curve, slot: number): void {
+  columns.low.push(orNull(curve.low[slot]!));
+  columns.high.push(orNull(curve.high[slot]!));
+  columns.last.push(orNull(curve.last[slot]!));
+}
+
 /** Neighbours with the same mark are one span; it ends where the next point begins. */
-function spansOf(tier: Tier, slots: number[], silence: number): Span[] {
+function spansOf(tier: Tier, slots: number[], silence: number, column: ArrayLike<number>): Span[] {
   const spans: Span[] = [];
   let open: Span | null = null;
   let before = NaN;
   for (const slot of slots) {
     const at = tier.at[slot]!;
-    const mark = tier.mark[slot]! as Mark;
+    const mark = column[slot]!;
     const broken = at - before > silence;
     if (open !== null) open.to = (broken ? before : at) / 1000;
     if (open !== null && (broken || open.mark !== mark)) open = null;
-    if (open === null && mark !== Mark.None) spans.push((open = { mark, from: at / 1000, to: at / 1000 }));
+    if (open === null && mark !== 0) spans.push((open = { mark, from: at / 1000, to: at / 1000 }));
     before = at;
   }
   return spans;
-}
-
-/** Where the version that answers differs from the one before. */
-function turnsOf(series: Series, tier: Tier, slots: number[]): Turn[] {
-  const turns: Turn[] = [];
-  let before = 0;
-  for (const slot of slots) {
-    const version = tier.version[slot]!;
-    if (before !== 0 && version !== 0 && version !== before) {
-      turns.push({ at: tier.at[slot]! / 1000, before: series.versions[before - 1]!, version: series.versions[version - 1]! });
-    }
-    if (version !== 0) before = version;
-  }
-  return turns;
 }
 
 /**
@@ -155,4 +174,24 @@ function turnsOf(series: Series, tier: Tier, slots: number[]): Turn[] {
  */
 export function squash(ratio: number): number {
   return ratio <= 1 ? ratio : 1 + Math.log(ratio);
+}
+
+/** Of a forecast's steps, whose names are seconds, the one least far ahead; -1 without any. */
+export function nearestStep({ outputs }: Frame): number {
+  return outputs.reduce((best, { name }, i) => (best < 0 || Number(name) < Number(outputs[best]!.name) ? i : best), -1);
+}
+
+/**
+ * The sensor that a forecast is most likely about: the one that its nearest step lies closest to. Null where none is
+ * within a quarter of its size, since the server does not say which it is.
+ */
+export function likelyTarget(frame: Frame): number | null {
+  const nearest = frame.outputs[nearestStep(frame)]?.last ?? [];
+  const away = frame.sensors.map(({ last }) => {
+    const pairs = nearest.flatMap((y, i) => (y === null || last[i] == null ? [] : [[y, last[i]!] as const]));
+    const size = pairs.reduce((sum, [y, v]) => sum + Math.abs(y) + Math.abs(v), 0) / 2;
+    return size > 0 ? pairs.reduce((sum, [y, v]) => sum + Math.abs(y - v), 0) / size : Infinity;
+  });
+  const best = Math.min(...away);
+  return best < 0.25 ? away.indexOf(best) : null;
 }

@@ -1,16 +1,24 @@
 /**
- * How a frame is drawn: uPlot options for a sensor and for the score, and the data they take.
+ * How a frame is drawn: uPlot options for each kind of plot, and the data they take.
  *
- * All plots share one time axis and one cursor. Shading lies behind the curves; the band is what a bucket
- * of readings spans, the line its last reading.
+ * All plots share one time axis and one cursor; a forecast's goes on beyond now. Shading lies behind the curves; the
+ * band is what a bucket of readings spans, the line its last reading. What is painted beside curves is `draw.ts`.
  */
 
-import uPlot from "uplot";
-import { type Frame, squash } from "./frame";
-import { Mark } from "./series";
-import { theme } from "./theme";
+import type uPlot from "uplot";
+import { drawChanges, drawForecast, drawLabels, drawSpans, drawThreshold, drawTroubles } from "./draw";
+import { type Columns, type Frame, nearestStep, squash } from "./frame";
+import { classColour, classDash, theme } from "./theme";
 
-export type PlotKind = { kind: "sensor"; index: number } | { kind: "score" };
+export type PlotKind =
+  | { kind: "sensor"; index: number }
+  | { kind: "score" }
+  | { kind: "labels"; names: readonly string[] }
+  /** `colours` are the numbers of the classes, in the order of the frame's outputs. */
+  | { kind: "classes"; colours: number[] }
+  | { kind: "value"; index: number }
+  /** `beside` is the sensor whose readings are drawn with the forecast. */
+  | { kind: "forecast"; beside: number | null };
 
 export interface PlotHooks {
   frame: () => Frame;
@@ -18,17 +26,31 @@ export interface PlotHooks {
 }
 
 const SYNC = "device";
-/** A shorter span would vanish between two pixels. */
-const MIN_SPAN_PX = 2;
 
 export function plotData(frame: Frame, plot: PlotKind): uPlot.AlignedData {
-  if (plot.kind === "score") return [frame.x, frame.ratio.map((r) => (r === null ? null : squash(r)))];
-  const sensor = frame.sensors[plot.index];
-  return sensor ? [frame.x, sensor.high, sensor.low, sensor.last] : [frame.x, [], [], []];
+  switch (plot.kind) {
+    case "score":
+      return [frame.x, frame.ratio.map((r) => (r === null ? null : squash(r)))];
+    case "labels":
+      return [frame.x, frame.x.map(() => null)];
+    case "classes":
+      return [frame.x, ...plot.colours.map((_, i) => frame.outputs[i]?.last ?? [])];
+    case "value":
+      return banded(frame, frame.outputs[plot.index]);
+    default:
+      return banded(frame, frame.sensors[(plot.kind === "sensor" ? plot.index : plot.beside) ?? -1]);
+  }
+}
+
+function banded(frame: Frame, columns: Columns | undefined): uPlot.AlignedData {
+  const none = columns === undefined ? frame.x.map(() => null) : [];
+  return columns ? [frame.x, columns.high, columns.low, columns.last] : [frame.x, none, none, none];
 }
 
 export function plotOptions(plot: PlotKind, width: number, height: number, hooks: PlotHooks): uPlot.Options {
-  const score = plot.kind === "score";
+  const { frame } = hooks;
+  const forecast = plot.kind === "forecast";
+  const to = () => (forecast ? forecastEnd(frame()) : frame().to);
   return {
     width,
     height,
@@ -41,18 +63,67 @@ export function plotOptions(plot: PlotKind, width: number, height: number, hooks
       y: false,
     },
     scales: {
-      x: { time: true, range: () => [hooks.frame().from, hooks.frame().to] },
-      y: { range: score ? scoreRange : sensorRange },
+      x: { time: true, range: () => [frame().from, to()] },
+      y: { range: rangeOf(plot, frame) },
     },
-    axes: [timeAxis(), score ? scoreAxis() : valueAxis()],
-    series: score ? [{}, line(() => theme().score, 1.5)] : [{}, edge(), edge(), line(() => theme().curve, 1.25)],
-    ...(score ? {} : { bands: [{ series: [1, 2] as [number, number], fill: () => theme().envelope }] }),
+    axes: [timeAxis(), valueAxisOf(plot)],
+    ...seriesOf(plot),
     hooks: {
-      drawClear: [(u) => drawSpans(u, hooks.frame())],
-      draw: score ? [drawThreshold, (u) => drawTurns(u, hooks.frame(), true)] : [(u) => drawTurns(u, hooks.frame(), false)],
-      setCursor: [(u) => hooks.onCursor(u.cursor.left! >= 0 ? (u.cursor.idx ?? null) : null)],
+      drawClear: [(u) => drawSpans(u, frame()), ...(plot.kind === "labels" ? [(u: uPlot) => drawLabels(u, frame(), plot.names)] : [])],
+      draw: paintersOf(plot, frame),
+      setCursor: [(u) => hooks.onCursor(u.cursor.left! >= 0 ? (u.cursor.idx ?? null) : null), ...(forecast ? [redrawAtCursor()] : [])],
     },
   };
+}
+
+function seriesOf(plot: PlotKind): Pick<uPlot.Options, "series" | "bands"> {
+  if (plot.kind === "score") return { series: [{}, line(() => theme().score, 1.5)] };
+  if (plot.kind === "labels") return { series: [{}, edge()] };
+  if (plot.kind === "classes") {
+    const curve = (label: number) => ({ ...line(() => classColour(label), 1.75), dash: classDash(label) });
+    return { series: [{}, ...plot.colours.map((label) => curve(Math.max(0, label)))] };
+  }
+  const stroke = () => (plot.kind === "value" ? theme().score : theme().curve);
+  const bands = [{ series: [1, 2] as [number, number], fill: () => theme().envelope }];
+  return { series: [{}, edge(), edge(), line(stroke, plot.kind === "sensor" ? 1.25 : 1.5)], bands };
+}
+
+type Painter = (u: uPlot) => void;
+
+function paintersOf(plot: PlotKind, frame: () => Frame): Painter[] {
+  const changes = (named: boolean) => (u: uPlot) => drawChanges(u, frame(), named);
+  const troubles = (u: uPlot) => drawTroubles(u, frame());
+  switch (plot.kind) {
+    case "sensor":
+      return [changes(false)];
+    case "score":
+      return [drawThreshold, troubles, changes(true)];
+    case "labels":
+      return [troubles, changes(frame().outputs.length === 0)];
+    case "forecast":
+      return [(u) => drawForecast(u, frame()), troubles, changes(true)];
+    case "value":
+      return [troubles, changes(plot.index === 0)];
+    case "classes":
+      return [changes(true)];
+  }
+}
+
+/** The forecast made where the cursor stands is part of the picture. */
+function redrawAtCursor(): Painter {
+  let before: number | null = null;
+  return (u) => {
+    const index = u.cursor.left! >= 0 ? (u.cursor.idx ?? null) : null;
+    if (index === before) return;
+    before = index;
+    u.redraw(false, false);
+  };
+}
+
+/** Past the farthest step of the newest forecast, and never less than a little beyond now. */
+function forecastEnd({ from, to, ahead }: Frame): number {
+  const far = ahead?.x.at(-1) ?? to;
+  return Math.max(to, far) + (to - from) * 0.02;
 }
 
 const line = (stroke: () => string, width: number): uPlot.Series => ({ stroke, width, points: { show: false } });
@@ -66,8 +137,29 @@ function sensorRange(_: uPlot, min: number | null, max: number | null): [number,
   return [middle - span * 0.62, middle + span * 0.62];
 }
 
-function scoreRange(_: uPlot, __: number | null, max: number | null): [number, number] {
-  return [0, Math.max(1.7, (max ?? 0) + 0.2)];
+type Range = (u: uPlot, min: number | null, max: number | null) => [number, number];
+
+function rangeOf(plot: PlotKind, frame: () => Frame): Range {
+  switch (plot.kind) {
+    case "score":
+      return (_, __, max) => [0, Math.max(1.7, (max ?? 0) + 0.2)];
+    case "labels":
+      return () => [0, 1];
+    case "classes":
+      return () => [-0.02, 1.06];
+    case "forecast":
+      return (u, min, max) => forecastRange(u, frame(), [min, max]);
+    default:
+      return sensorRange;
+  }
+}
+
+function forecastRange(u: uPlot, frame: Frame, sensor: (number | null)[]): [number, number] {
+  const { ahead } = frame;
+  const bands = ahead?.bands.flatMap(({ low, high }) => [...low, ...high]) ?? [];
+  const all = [...sensor, ...(ahead?.y ?? []), ...bands, ...(frame.outputs[nearestStep(frame)]?.last ?? [])];
+  const known = all.filter((value): value is number => value !== null && Number.isFinite(value));
+  return known.length > 0 ? sensorRange(u, Math.min(...known), Math.max(...known)) : sensorRange(u, null, null);
 }
 
 const grid = () => ({ stroke: () => theme().grid, width: 1 });
@@ -96,6 +188,13 @@ function valueAxis(): uPlot.Axis {
   return { stroke: () => theme().text, font: theme().font, size: 52, gap: 6, space: 22, grid: grid(), ticks: { show: false } };
 }
 
+function valueAxisOf(plot: PlotKind): uPlot.Axis {
+  if (plot.kind === "score") return scoreAxis();
+  if (plot.kind === "labels") return { ...valueAxis(), values: () => [], grid: { show: false } };
+  if (plot.kind !== "classes") return valueAxis();
+  return { ...valueAxis(), splits: () => [0, 0.5, 1], values: (_, splits) => splits.map((share) => `${share * 100} %`) };
+}
+
 /** Multiples of the threshold; the axis is linear to 1 and logarithmic above. */
 function scoreAxis(): uPlot.Axis {
   const steps = [0, 0.5, 1, 2, 5, 10, 30, 100, 1000, 10_000];
@@ -104,57 +203,4 @@ function scoreAxis(): uPlot.Axis {
     splits: (_, __, ___, max) => steps.filter((step) => squash(step) <= max).map(squash),
     values: (_, splits) => splits.map((split) => `${steps.find((step) => squash(step) === split)} ×`),
   };
-}
-
-function drawSpans(u: uPlot, frame: Frame): void {
-  const { ctx } = u;
-  const { left, top, width, height } = u.bbox;
-  ctx.save();
-  ctx.beginPath();
-  ctx.rect(left, top, width, height);
-  ctx.clip();
-  for (const { mark, from, to } of frame.spans) {
-    const [a, b] = [u.valToPos(from, "x", true), u.valToPos(to, "x", true)];
-    ctx.fillStyle = mark === Mark.Anomaly ? theme().anomaly : theme().calibrating;
-    ctx.fillRect(a, top, Math.max(b - a, MIN_SPAN_PX * devicePixelRatio), height);
-  }
-  ctx.restore();
-}
-
-/** A line where another version takes over, with its name where there is room for it. */
-function drawTurns(u: uPlot, frame: Frame, named: boolean): void {
-  const { ctx } = u;
-  const { left, top, width, height } = u.bbox;
-  ctx.save();
-  ctx.strokeStyle = ctx.fillStyle = theme().text;
-  ctx.lineWidth = devicePixelRatio;
-  ctx.font = theme().font;
-  ctx.textBaseline = "top";
-  for (const { at, version } of frame.turns) {
-    const x = Math.round(u.valToPos(at, "x", true)) + 0.5;
-    if (x < left || x > left + width) continue;
-    ctx.beginPath();
-    ctx.moveTo(x, top);
-    ctx.lineTo(x, top + height);
-    ctx.stroke();
-    if (!named) continue;
-    const room = left + width - x > ctx.measureText(version).width + 6 * devicePixelRatio;
-    ctx.textAlign = room ? "left" : "right";
-    ctx.fillText(version, x + (room ? 4 : -4) * devicePixelRatio, top + 2 * devicePixelRatio);
-  }
-  ctx.restore();
-}
-
-function drawThreshold(u: uPlot): void {
-  const { ctx } = u;
-  const y = Math.round(u.valToPos(1, "y", true)) + 0.5;
-  ctx.save();
-  ctx.strokeStyle = theme().threshold;
-  ctx.lineWidth = 1.5 * devicePixelRatio;
-  ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
-  ctx.beginPath();
-  ctx.moveTo(u.bbox.left, y);
-  ctx.lineTo(u.bbox.left + u.bbox.width, y);
-  ctx.stroke();
-  ctx.restore();
 }

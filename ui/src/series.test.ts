@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { frameOf, squash } from "./frame";
-import { drawnAt, Mark, Series, WINDOWS } from "./series";
+import { frameOf, likelyTarget, squash } from "./frame";
+import { drawnAt, Mark, MAX_OUTPUTS, Series, Trouble, WINDOWS } from "./series";
 import type { Output, Sample } from "./wire";
 
 const START = 1_770_000_000_000;
@@ -36,15 +36,6 @@ describe("folding", () => {
     for (const window of WINDOWS) {
       expect(frameOf(back, window, back.newestAt)).toEqual(frameOf(forth, window, forth.newestAt));
     }
-  });
-
-  it("knows where another version took over, in any order", () => {
-    const samples = everySecond(60).map((one, i) => ({ ...one, model: i < 40 ? "m" : "n" }));
-    const turn = { at: START / 1000 + 40, before: "m/1.0.0", version: "n/1.0.0" };
-    for (const series of [folded(samples), folded([...samples].reverse())]) {
-      expect(frameOf(series, twoMin, series.newestAt)!.turns).toEqual([turn]);
-    }
-    expect(frameOf(folded(everySecond(60)), twoMin, START + 60_000)!.turns).toEqual([]);
   });
 
   it("does not grow, however long and fast a device sends", () => {
@@ -116,6 +107,109 @@ describe("a frame", () => {
     const series = new Series(8);
     expect(frameOf(series, twoMin, series.newestAt)).toBeNull();
   });
+});
+
+describe("outputs of other tasks", () => {
+  const s = START / 1000;
+  const worn = (share: number): Output => ({ label: share > 0.5 ? "worn" : "ok", probabilities: { ok: 1 - share, worn: share } });
+
+  it("draws a curve a class and one stretch a label", () => {
+    const series = folded(everySecond(6, (i) => worn(i < 3 ? 0.25 : 0.75)));
+    const frame = frameOf(series, twoMin, series.newestAt)!;
+    expect(series.labels.list).toEqual(["ok", "worn"]);
+    expect(frame.outputs.map(({ name, last }) => [name, ...last])).toEqual([
+      ["ok", 0.75, 0.75, 0.75, 0.25, 0.25, 0.25],
+      ["worn", 0.25, 0.25, 0.25, 0.75, 0.75, 0.75],
+    ]);
+    expect(frame.labels).toEqual([{ mark: 1, from: s, to: s + 3 }, { mark: 2, from: s + 3, to: s + 5 }]);
+  });
+
+  it("keeps every label of a bucket, however short it was given", () => {
+    const series = folded([0.1, 0.9, 0.1].map((share, i) => sample(i, START + i, [0], worn(share))));
+    expect(frameOf(series, hour, series.newestAt)!.labels).toMatchObject([{ mark: 0b11 }]);
+  });
+
+  it("does not grow with the names a model invents", () => {
+    const series = new Series(1);
+    for (let i = 0; i < 500; i++) series.fold(sample(i, START + i * 1000, [i], { label: `l${i}`, probabilities: { [`l${i}`]: 1 } }));
+    const frame = frameOf(series, hour, series.newestAt)!;
+    expect(frame.outputs).toHaveLength(MAX_OUTPUTS);
+    expect(series.labels.list).toHaveLength(31);
+    expect(frame.labels.at(-1)!.mark).toBe(2 ** 31);
+  });
+
+  it("leaves out what a version before the window called its outputs", () => {
+    const series = folded([sample(0, START, [1], { values: { old: 1 } }), sample(1, START + 300_000, [1], { values: { fresh: 2 } })]);
+    const named = (window: (typeof WINDOWS)[number]) => frameOf(series, window, series.newestAt)!.outputs.map(({ name }) => name);
+    expect([named(twoMin), named(hour)]).toEqual([["fresh"], ["old", "fresh"]]);
+  });
+
+  it("leaves holes where nothing was answered, and marks why", () => {
+    const outputs: Output[] = [{ values: { hours: 5 } }, { failed: "step panicked" }, { skipped: "late" }, { values: { hours: 4 } }];
+    const series = folded(everySecond(4, (i) => outputs[i]!));
+    for (const again of everySecond(4, (i) => outputs[i]!)) series.fold(again);
+    const frame = frameOf(series, twoMin, series.newestAt)!;
+    expect(frame.outputs[0]!.last).toEqual([5, null, null, 4]);
+    expect(frame.sensors[0]!.last).toEqual([0, 1, 2, 3]);
+    expect(frame.troubles).toEqual([{ mark: Trouble.Failed, from: s + 1, to: s + 2 }, { mark: Trouble.Skipped, from: s + 2, to: s + 3 }]);
+    expect(frame.failed).toMatchObject({ count: 1, more: false, last: { reason: "step panicked" } });
+    expect(frame.skipped).toMatchObject({ count: 1, last: { reason: "late", at: START + 2000 } });
+  });
+
+  it("shows the newest forecast, also when a later step failed, until its reading left the window", () => {
+    const forecast: Output = { horizon: [60, 10], values: [3, 2], quantiles: { "0.9": [5, 4], "0.1": [1, 0] } };
+    const series = folded([sample(0, START, [1], forecast), sample(1, START + 1000, [1], { failed: "no" })]);
+    const { ahead } = frameOf(series, twoMin, series.newestAt)!;
+    expect(ahead).toEqual({ at: s, x: [s + 10, s + 60], y: [2, 3], bands: [{ name: "0.1 to 0.9", low: [0, 1], high: [4, 5] }] });
+    series.fold(sample(2, START + 200_000, [1], { failed: "no" }));
+    expect(frameOf(series, twoMin, series.newestAt)!.ahead).toBeNull();
+  });
+
+  it("takes the sensor that forecasts lie close to as their likely target, and none that is far", () => {
+    const about = (y: number) => folded(Array.from({ length: 5 }, (_, i) => sample(i, START + i * 1000, [20, 70 + i], { horizon: [9], values: [y] })), 2);
+    const target = (series: Series) => likelyTarget(frameOf(series, twoMin, series.newestAt)!);
+    expect([about(71), about(500)].map(target)).toEqual([1, null]);
+  });
+});
+
+describe("a change of version", () => {
+  const served = (id: number, version: string, more: Partial<Sample> = {}) => ({ ...sample(id, START + id * 1000), version, ...more });
+  const changes = (samples: Sample[]) => frameOf(folded(samples), twoMin, START + 100_000)!.changes;
+  const stream = Array.from({ length: 60 }, (_, i) => served(i, i < 20 ? "1.0.0" : i < 40 ? "1.1.0" : "1.0.0"));
+  const expected = [
+    { at: START + 20_000, before: "m/1.0.0", version: "m/1.1.0" },
+    { at: START + 40_000, before: "m/1.1.0", version: "m/1.0.0" },
+  ];
+
+  it("is marked at the first reading the new version answered, and no reading is missing", () => {
+    expect(changes(stream)).toEqual(expected);
+    expect(frameOf(folded(stream), twoMin, START + 100_000)!.x).toHaveLength(60);
+  });
+
+  it("is the same in any order and with repeats", () => {
+    expect(changes([...stream].reverse())).toEqual(expected);
+    expect(changes([...stream.slice(50), ...stream.slice(0, 30), ...stream.slice(10)])).toEqual(expected);
+    const shuffled = stream.map((one, i) => stream[(i * 37) % 60] ?? one);
+    expect(changes(shuffled)).toEqual(expected);
+  });
+
+  it("is not made up from a late reading or an import", () => {
+    const odd = [served(70, "0.9.0", { output: { skipped: "late" } }), served(71, "0.9.0", { flags: ["historical", "import"] })];
+    expect(changes([...stream, ...odd])).toEqual(expected);
+  });
+
+  it("is forgotten, oldest first, when a stream changes without end", () => {
+    const restless = Array.from({ length: 100_000 }, (_, i) => served(i, `${i % 2}`, { ts: START + i, received_at: START + i }));
+    const found = frameOf(folded(restless), twoMin, START + 100_000)!.changes;
+    expect(found.length).toBeLessThanOrEqual(64);
+    expect(found.at(-1)).toEqual({ at: START + 99_999, before: "m/0", version: "m/1" });
+  });
+});
+
+it("counts readings without an answer to a bound, and says when there were more", () => {
+  const series = folded(everySecond(1_500, () => ({ failed: "no" })));
+  expect(frameOf(series, hour, series.newestAt)!.failed).toMatchObject({ count: 1000, more: true });
+  expect(frameOf(series, twoMin, series.newestAt)!.failed).toMatchObject({ count: 121, more: false });
 });
 
 it("squashes scores smoothly where they cross the threshold", () => {

@@ -11,9 +11,25 @@ export interface Theme {
   threshold: string;
   anomaly: string;
   calibrating: string;
-  cursor: string;
+  failed: string;
+  skipped: string;
+  change: string;
+  ahead: string;
+  surface: string;
+  strong: string;
+  classes: string[];
   font: string;
 }
+
+/** Colours of classes in the style sheet; further classes take them again with another dash. */
+const CLASSES = 8;
+const DASHES = [[], [8, 3], [2, 3], [8, 3, 2, 3]];
+
+export const classColour = (label: number) => theme().classes[label % CLASSES]!;
+/** For the page beside the canvas: follows the scheme by itself. */
+export const classVar = (label: number) => `var(--class-${(Math.max(0, label) % CLASSES) + 1})`;
+/** Neighbours differ in dash too, so that curves are told apart without colour. */
+export const classDash = (label: number) => DASHES[(label + Math.floor(label / CLASSES)) % DASHES.length]!;
 
 let current: Theme | null = null;
 const listeners = new Set<() => void>();
@@ -45,7 +61,13 @@ function readTheme(): Theme {
     threshold: colour("--plot-threshold"),
     anomaly: colour("--plot-anomaly"),
     calibrating: colour("--plot-calibrating"),
-    cursor: colour("--text-faint"),
+    failed: colour("--failed"),
+    skipped: colour("--text-faint"),
+    change: colour("--plot-change"),
+    ahead: colour("--plot-ahead"),
+    surface: colour("--surface"),
+    strong: colour("--text"),
+    classes: Array.from({ length: CLASSES }, (_, i) => colour(`--class-${i + 1}`)),
     font: `11px ${colour("--sans")}`,
   };
 }

@@ -7,6 +7,7 @@
 
 import { fetchSamples } from "./api";
 import type { LiveClient } from "./live";
+import type { Names } from "./names";
 import { drawnAt, Series, type Window } from "./series";
 import type { Sample } from "./wire";
 
@@ -32,10 +33,10 @@ export class Watch {
   #abort: AbortController | null = null;
   readonly #unsubscribe: () => void;
 
-  constructor(client: LiveClient, endpoint: string, device: string, features: number, window: Window) {
+  constructor(client: LiveClient, endpoint: string, device: string, features: number, labels: Names, window: Window) {
     this.endpoint = endpoint;
     this.device = device;
-    this.series = new Series(features);
+    this.series = new Series(features, labels);
     this.#windowMs = window.ms;
     this.#unsubscribe = client.subscribe({
       topic: `predictions/${endpoint}/${device}`,

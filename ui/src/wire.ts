@@ -70,9 +70,17 @@ export interface Output {
   threshold?: number;
   anomaly?: boolean;
   calibrating?: { seen: number; needed: number };
+  /** The step gave no answer, and the state is as it was before. */
   failed?: string;
+  /** Stored, but not folded into the state. */
   skipped?: string;
   label?: string;
+  probabilities?: Record<string, number>;
+  /** Of a regression by name; of a forecast one for each of `horizon`. */
+  values?: Record<string, number> | number[];
+  /** Seconds ahead of the reading. */
+  horizon?: number[];
+  quantiles?: Record<string, number[]>;
 }
 
 /** One stored row: reading, prediction and timings. Times are Unix ms. */
@@ -90,6 +98,7 @@ export interface Sample {
   version: string;
   arm: string | null;
   latency_us: number;
+  flags?: string[];
 }
 
 export interface DeviceEvent {
@@ -122,7 +131,10 @@ export interface Endpoint {
   revision: number;
   task: "anomaly" | "classification" | "regression" | "forecast";
   features: Feature[];
+  /** Serves while no version was promoted. */
   default: string;
+  /** Serves every stream that is not pinned; a server without promotion leaves it out. */
+  production?: string;
   versions: string[];
 }
 
@@ -135,8 +147,9 @@ export interface DeviceInfo {
   last_ts: number;
   last_seen: number;
   samples: number;
-  model: string;
-  version: string;
+  /** Of the last reading; null before the first. */
+  model: string | null;
+  version: string | null;
   output: Output | null;
 }
 

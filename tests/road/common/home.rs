@@ -3,6 +3,7 @@
 use super::{Postgres, Process};
 use std::path::Path;
 use tempfile::TempDir;
+use tokio::process::Command;
 
 /// A folder, or a PostgreSQL of the test's own.
 pub struct Home {
@@ -40,11 +41,16 @@ impl Home {
 
     /// Starts a server with more arguments on it.
     pub async fn serve_with(&self, more: &[&str]) -> Process {
+        self.serve_changed(more, |_| {}).await
+    }
+
+    /// The same, for a command that `change` has changed.
+    pub async fn serve_changed(&self, more: &[&str], change: impl FnOnce(&mut Command)) -> Process {
         let url = self.postgres.as_ref().map(Postgres::url);
         let mut arguments = more.to_vec();
         if let Some(url) = &url {
             arguments.extend(["--store-url", url]);
         }
-        Process::serve(self.dir.path(), &arguments).await
+        Process::serve_with(self.dir.path(), &arguments, change).await
     }
 }
