@@ -18,6 +18,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pandas as pd
 
 import stages as st
@@ -167,6 +168,15 @@ def reference_of(endpoint: str, name: str, version: str) -> Path:
 def with_label(probabilities: np.ndarray) -> np.ndarray:
     """Probabilities followed by the index of the largest, as a labelled output row."""
     return np.column_stack([probabilities, probabilities.argmax(axis=1)])
+
+
+def without_traces(graph: bytes) -> bytes:
+    """An exported PyTorch graph without the lines of Python, paths included, that its nodes came from."""
+    model = onnx.load_from_string(graph)
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return model.SerializeToString()
 
 
 def write_endpoint(out: Path, version: Version, task: str, description: str, rigs: list[pd.DataFrame]) -> None:

@@ -360,15 +360,25 @@ pub fn hash_folder(files: &Files) -> [u8; 32] {
 /// Every file below `dir`, dot files left out; bounded in depth, number and size.
 pub fn read_folder(dir: &Path) -> Result<Files, LoadError> {
     let mut files = Files::new();
-    read_below(dir, "", MAX_DEPTH, &mut files)?;
+    let root = fs::canonicalize(dir).map_err(|source| unreadable(dir, source))?;
+    read_below(&root, dir, "", MAX_DEPTH, &mut files)?;
     Ok(files)
 }
 
-fn read_below(dir: &Path, prefix: &str, depth: usize, files: &mut Files) -> Result<(), LoadError> {
-    let unreadable = |path: &Path, source| LoadError::Io {
+fn unreadable(path: &Path, source: std::io::Error) -> LoadError {
+    LoadError::Io {
         path: path.to_owned(),
         source,
-    };
+    }
+}
+
+fn read_below(
+    root: &Path,
+    dir: &Path,
+    prefix: &str,
+    depth: usize,
+    files: &mut Files,
+) -> Result<(), LoadError> {
     for entry in fs::read_dir(dir).map_err(|source| unreadable(dir, source))? {
         let path = entry.map_err(|source| unreadable(dir, source))?.path();
         let name = path
@@ -380,14 +390,21 @@ fn read_below(dir: &Path, prefix: &str, depth: usize, files: &mut Files) -> Resu
             continue;
         }
         let relative = format!("{prefix}{name}");
-        let about = fs::metadata(&path).map_err(|source| unreadable(&path, source))?;
+        let real = fs::canonicalize(&path).map_err(|source| unreadable(&path, source))?;
+        // Some deployments link every file, within the folder.
+        if !real.starts_with(root) {
+            return Err(folder(&relative, "is a link that leads out of the folder"));
+        }
+        let about = fs::metadata(&real).map_err(|source| unreadable(&path, source))?;
         if about.is_dir() && depth == 0 {
             return Err(folder(
                 &relative,
                 "lies deeper than <endpoint>/<model>/<version>",
             ));
         } else if about.is_dir() {
-            read_below(&path, &format!("{relative}/"), depth - 1, files)?;
+            read_below(root, &path, &format!("{relative}/"), depth - 1, files)?;
+        } else if !about.is_file() {
+            return Err(folder(&relative, "is neither a file nor a folder"));
         } else if about.len() > MAX_FILE_BYTES {
             return Err(folder(
                 &relative,

@@ -144,7 +144,7 @@ impl Reader<'_> {
         let domain = plain_domain(&proto.domain).to_owned();
         let mut node = Node {
             index,
-            opset: versions.get(&domain).copied().unwrap_or(1),
+            opset: versions.get(&domain).copied().unwrap_or(0),
             domain,
             name: proto.name,
             op: proto.op_type,
@@ -152,6 +152,12 @@ impl Reader<'_> {
             outputs: proto.output,
             attributes: BTreeMap::new(),
         };
+        if node.opset == 0 && OPSETS.iter().any(|(known, ..)| *known == node.domain) {
+            return Err(OnnxError::new(
+                &node.place(),
+                "the file does not say which operator set it uses: it is cut off or damaged",
+            ));
+        }
         for attribute in proto.attribute {
             let name = attribute.name.clone();
             let value = self.attribute(attribute).map_err(|reason| {
