@@ -24,7 +24,11 @@ impl Classes {
         let chosen = |port: &&Port| port.kind == PortKind::Class;
         let class = place.ports.iter().find(chosen);
         let numbers = match (config.output.as_deref(), class) {
-            (None, Some(_)) => port(place, None).ok(),
+            (None, Some(_)) => probabilities(config, place).or_else(|| port(place, None).ok()),
+            (None, None) => match probabilities(config, place) {
+                Some(found) => Some(found),
+                None => Some(port(place, None)?),
+            },
             (output, _) => Some(port(place, output)?),
         };
         let known = [numbers, class].into_iter().flatten();
@@ -71,6 +75,18 @@ impl Classes {
         values.iter_mut().for_each(|value| *value /= sum);
         values
     }
+}
+
+/// The port that holds a number a class, where a graph has others beside it, such as the label itself: one that knows its classes, else one as
+/// wide as there are labels.
+fn probabilities<'p>(config: &ClassesConfig, place: &Place<'p>) -> Option<&'p Port> {
+    let wide = config.labels.as_ref().map(Vec::len);
+    let mut numbers = place
+        .ports
+        .iter()
+        .filter(|port| port.kind == PortKind::Values);
+    let known = numbers.clone().find(|port| port.classes.is_some());
+    known.or_else(|| numbers.find(|port| Some(port.range.len()) == wide))
 }
 
 /// The names given, which are those that the network knows where both say them.

@@ -221,6 +221,22 @@ fn a_network_that_chooses_the_class_itself_is_believed() {
 }
 
 #[test]
+fn probabilities_are_found_beside_a_label_that_is_a_number() {
+    let label = Port::values("output_label", 0..1);
+    let two = "kind = \"classes\"\nlabels = [\"a\", \"b\"]";
+    let wide = vec![label.clone(), Port::values("probabilities", 1..3)];
+    let model = head("classification", wide, two);
+    let expected = ("a".to_owned(), vec![0.6, 0.4]);
+    assert_eq!(classified(&model, [1.0, 0.6, 0.4]), expected);
+    let named = Port {
+        classes: Some(["a".to_owned(), "b".to_owned()].into()),
+        ..Port::values("output_probability", 1..3)
+    };
+    let model = head("classification", vec![label, named], "kind = \"classes\"");
+    assert_eq!(classified(&model, [1.0, 0.6, 0.4]), expected);
+}
+
+#[test]
 fn a_fixed_threshold_is_held_against_a_turned_score() {
     let model = head(
         "anomaly",

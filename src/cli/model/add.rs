@@ -43,6 +43,9 @@ pub struct AddArgs {
     /// For a bare `.onnx` of a classifier: its labels, where the graph has none of its own.
     #[arg(long, value_name = "LABEL,..", value_delimiter = ',')]
     labels: Vec<String>,
+    /// For a bare `.onnx` of a classifier: what makes probabilities of its numbers.
+    #[arg(long, value_parser = ["none", "sigmoid", "softmax"])]
+    activation: Option<String>,
     /// Print what was done as JSON.
     #[arg(long)]
     json: bool,
@@ -71,6 +74,7 @@ pub fn run(args: &AddArgs) -> anyhow::Result<ExitCode> {
             name: args.name.as_deref(),
             version: args.version.as_deref(),
             labels: &args.labels,
+            activation: args.activation.as_deref(),
         };
         onnx::files_of(&args.folder, &named, &endpoint)?
     } else {

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use tidegate_models::load::{Files, hash_folder, load_version};
 use tidegate_models::onnx::{Outline, outline};
-use tidegate_models::{EndpointManifest, Task, golden};
+use tidegate_models::{EndpointManifest, Output, Task, Version, golden};
 
 /// The graph's name in a version's folder.
 const FILE: &str = "model.onnx";
@@ -29,6 +29,8 @@ pub struct Named<'a> {
     pub version: Option<&'a str>,
     /// Labels of a classifier whose graph has none of its own.
     pub labels: &'a [String],
+    /// What makes probabilities of a classifier's numbers.
+    pub activation: Option<&'a str>,
 }
 
 /// Whether this is a bare graph and no folder.
@@ -59,11 +61,21 @@ pub fn files_of(
         .iter()
         .map(|b| format!("{b:02x}"))
         .collect();
-    let manifest = manifest(name, version, &graph, named.labels, endpoint, &outline)?;
+    if endpoint.task == Task::Classification
+        && named.activation.is_none()
+        && is_one_number(&outline)
+    {
+        bail!(
+            "{}: the graph gives one number a row: say with --activation whether it is a logit (sigmoid) or a probability (none)",
+            told()
+        );
+    }
+    let manifest = manifest(name, version, &graph, named, endpoint, &outline)?;
     files.insert("model.toml".into(), manifest.into_bytes().into());
     let place = format!("{}/{name}/{version}", endpoint.name);
     let loaded = load_version(endpoint, &place, &files, false)?;
     let readings = golden::generate(&endpoint.features, SEED, READINGS);
+    check_probabilities(&loaded, &readings, named).with_context(told)?;
     let before = loaded.manifest.calibration;
     let run = golden::record(&loaded, endpoint, SEED, before, &readings);
     files.insert("golden.json".into(), run.into_bytes().into());
@@ -74,11 +86,11 @@ fn manifest(
     name: &str,
     version: &str,
     graph: &str,
-    labels: &[String],
+    named: &Named<'_>,
     endpoint: &EndpointManifest,
     outline: &Outline,
 ) -> anyhow::Result<String> {
-    let (head, calibration) = head(labels, endpoint, outline)?;
+    let (head, calibration) = head(named, endpoint, outline)?;
     let author = std::env::var("USER").unwrap_or_else(|_| "unknown".into());
     let created = jiff::Timestamp::now().strftime("%Y-%m-%d");
     let mut text = String::new();
@@ -105,20 +117,13 @@ fn manifest(
 
 /// The head for the endpoint's task, and the readings of its calibration.
 fn head(
-    labels: &[String],
+    named: &Named<'_>,
     endpoint: &EndpointManifest,
     outline: &Outline,
 ) -> anyhow::Result<(String, u32)> {
     let threshold = "threshold = { quantile = 0.999, margin = 1.2 }";
     Ok(match endpoint.task {
-        Task::Classification if labels.is_empty() => ("kind = \"classes\"".into(), 0),
-        Task::Classification => {
-            let labels: Vec<_> = labels.iter().map(|label| quoted(label)).collect();
-            (
-                format!("kind = \"classes\"\nlabels = [{}]", labels.join(", ")),
-                0,
-            )
-        }
+        Task::Classification => (classes(named), 0),
         Task::Regression => ("kind = \"values\"".into(), 0),
         Task::Anomaly
             if outline
@@ -141,6 +146,52 @@ fn head(
             endpoint.name
         ),
     })
+}
+
+fn classes(named: &Named<'_>) -> String {
+    let mut head = "kind = \"classes\"".to_owned();
+    if !named.labels.is_empty() {
+        let labels: Vec<_> = named.labels.iter().map(|label| quoted(label)).collect();
+        head += &format!("\nlabels = [{}]", labels.join(", "));
+    }
+    if let Some(activation) = named.activation {
+        head += &format!("\nactivation = \"{activation}\"");
+    }
+    head
+}
+
+/// A graph does not say whether its numbers are probabilities or logits: what it answers must look like the former, unless the user has
+/// said what makes them so.
+fn check_probabilities(
+    version: &Version,
+    readings: &[Vec<f32>],
+    named: &Named<'_>,
+) -> anyhow::Result<()> {
+    if named.activation.is_some() {
+        return Ok(());
+    }
+    let mut state = version.new_state();
+    for values in readings {
+        let Output::Classification { probabilities, .. } = version.step(&mut state, values, 0.0)
+        else {
+            continue;
+        };
+        let inside = probabilities
+            .iter()
+            .all(|p| (-1e-6..=1.0 + 1e-6).contains(p));
+        let sum: f32 = probabilities.iter().sum();
+        if !inside || (sum - 1.0).abs() > 1e-3 {
+            bail!(
+                "the graph gives {probabilities:?}, which are no probabilities: add --activation softmax (or sigmoid; none keeps them as they are)"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether the only output is one number a row: a logit that may pass for a probability.
+fn is_one_number(outline: &Outline) -> bool {
+    matches!(&outline.outputs[..], [(_, dims)] if dims.get(1).is_none_or(|size| *size == Some(1)))
 }
 
 /// Whether the graph gives as many values as a reading has.
