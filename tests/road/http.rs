@@ -195,6 +195,7 @@ async fn endpoints_models_metrics_health_and_the_api_describe_the_server() {
         .as_array()
         .unwrap()
         .iter()
+        .filter(|m| m["endpoint"] == "pump-health")
         .map(|m| m["model"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["autoencoder", "mewma"]);
@@ -217,6 +218,10 @@ async fn endpoints_models_metrics_health_and_the_api_describe_the_server() {
         "/api/v1/samples",
         "/api/v1/devices",
         "/api/v1/models",
+        "/api/v1/models/reload",
+        "/api/v1/models/{endpoint}/diff",
+        "/api/v1/models/{endpoint}/rollback",
+        "/api/v1/models/{endpoint}/{model}/{version}/promote",
         "/api/v1/endpoints",
         "/api/v1/{endpoint}/predict",
         "/metrics",
