@@ -8,6 +8,7 @@ Python's float64 outputs for 1,000 readings more; compare.py reads it.
 from __future__ import annotations
 
 import argparse
+import getpass
 import hashlib
 import json
 import os
@@ -93,9 +94,9 @@ class Version:
     labelled: bool = False
     """Whether an output row ends with the index of the chosen label."""
     tolerance: float = 1e-4
-    author: str = "The Tidegate authors"
+    author: str = field(default_factory=lambda: os.environ.get("TIDEGATE_AUTHOR", getpass.getuser()))
     created: str = field(default_factory=lambda: os.environ.get("TIDEGATE_CREATED", date.today().isoformat()))
-    licence: str = "MIT OR Apache-2.0"
+    licence: str = field(default_factory=lambda: os.environ.get("TIDEGATE_LICENCE", "LicenseRef-unstated"))
 
     def folder(self, out: Path) -> Path:
         """`out/endpoint/name/version`, as in a models folder."""
@@ -199,7 +200,9 @@ def add(folder: Path, version: Version, models_dir: Path) -> None:
     schema = folder.parent.parent / "endpoint.toml"
     if schema.exists():
         call += ["--schema", schema]
-    subprocess.run(call, check=True)
+    # The command has said why in one line.
+    if status := subprocess.run(call, check=False).returncode:
+        raise SystemExit(status)
 
 
 def _numbers(rows: np.ndarray) -> list[list[float]]:

@@ -102,7 +102,7 @@ pub fn needs_history(served: &Served) -> bool {
 /// The tensors of an answer; the rows are variable.
 fn outputs(endpoint: &ServedEndpoint, served: &Served) -> Vec<Value> {
     let template = served.template();
-    let tensors = table::tensors(endpoint.manifest.task, template.as_slice());
+    let tensors = table::tensors(endpoint.manifest.task, template.as_ref(), &[]);
     let described = tensors.iter().map(|tensor| {
         let width = tensor.shape.get(1);
         let width = width.map(|width| i64::try_from(*width).unwrap_or(-1));

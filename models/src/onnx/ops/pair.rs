@@ -280,6 +280,15 @@ fn build(
     {
         return Ok(vec![run.into()]);
     }
+    if let [_, Some(Value::Known(power))] = inputs
+        && pair == Pair::Pow
+        && power.len() == 1
+        && power.shape.len() <= first.shape().len()
+        && power.scalar()? == 2.0
+    {
+        // The usual power costs one product.
+        return Ok(vec![build_pair(builder, Pair::Mul, &first, &first)?.into()]);
+    }
     let mut joined = first;
     for index in 1..inputs.len() {
         joined = build_pair(builder, pair, &joined, input(inputs, index)?)?.into();

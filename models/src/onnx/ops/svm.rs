@@ -3,6 +3,7 @@
 //! Follows ONNX Runtime, votes and pairwise probabilities (Wu, Lin and Weng, 2004) included.
 
 use super::super::graph::Node;
+use super::super::math::{exp_wide, pow};
 use super::super::tensor::{Tensor, Type};
 use super::super::value::{Builder, Labels, Step, Value, arena_input, arg};
 use super::linear::{classes, floats};
@@ -11,7 +12,7 @@ use super::scores::{
     row_width, second_of,
 };
 use super::{Op, noted};
-use crate::numerics;
+use crate::numerics::{self, tanh};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -27,8 +28,8 @@ struct Kernel {
     gamma: f32,
     offset: f32,
     degree: f32,
-    /// `[vectors][features]`.
-    vectors: Vec<f32>,
+    /// `[features][vectors]`.
+    by_feature: Vec<f32>,
     features: usize,
 }
 
@@ -62,52 +63,67 @@ impl Kernel {
             gamma,
             offset,
             degree,
-            vectors,
+            by_feature: crate::kernels::transposed(&vectors, width, count),
             features: width,
         })
     }
 
     fn count(&self) -> usize {
-        self.vectors.len() / self.features
+        self.by_feature.len() / self.features
     }
 
-    /// Fills `out`, one number a support vector.
-    fn fill(&self, x: &[f32], out: &mut [f32], functions: Functions, power: Power) {
+    /// Fills `out`, one number a support vector; sums run along the features, vectors lie across the support vectors.
+    fn fill(&self, x: &[f32], out: &mut [f32]) {
         numerics::dispatch(
             #[inline(always)]
-            || self.fill_body(x, out, functions, power),
+            || self.fill_body(x, out),
         );
     }
 
     #[inline(always)]
-    fn fill_body(&self, x: &[f32], out: &mut [f32], functions: Functions, power: Power) {
-        for (out, vector) in out.iter_mut().zip(self.vectors.chunks_exact(self.features)) {
-            let pairs = x.iter().zip(vector);
-            if self.kind == Kind::Rbf {
-                let sum = pairs.fold(0.0_f32, |sum, (x, v)| sum + (x - v) * (x - v));
-                *out = (functions.exp)(f64::from(-self.gamma * sum)) as f32;
-                continue;
+    fn fill_body(&self, x: &[f32], out: &mut [f32]) {
+        out.fill(0.0);
+        let rows = self.by_feature.chunks_exact(out.len());
+        for (x, row) in x.iter().zip(rows) {
+            for (sum, v) in out.iter_mut().zip(row) {
+                *sum = if self.kind == Kind::Rbf {
+                    *sum + (x - v) * (x - v)
+                } else {
+                    x.mul_add(*v, *sum)
+                };
             }
-            let dot = pairs.fold(0.0_f32, |sum, (x, v)| x.mul_add(*v, sum));
-            let inner = self.gamma.mul_add(dot, self.offset);
-            *out = match self.kind {
+        }
+        for sum in out.iter_mut() {
+            let inner = self.gamma.mul_add(*sum, self.offset);
+            *sum = match self.kind {
+                Kind::Linear => *sum,
+                Kind::Rbf => exp_wide(f64::from(-self.gamma * *sum)) as f32,
                 Kind::Poly if self.degree == 3.0 => inner * inner * inner,
-                Kind::Poly => power(inner, self.degree),
-                Kind::Sigmoid => {
-                    let t = (functions.exp)(2.0 * f64::from(inner));
-                    (1.0 - 2.0 / (t + 1.0)) as f32
-                }
-                _ => dot,
+                Kind::Poly => pow(inner, self.degree),
+                Kind::Sigmoid => tanh(inner),
             };
         }
     }
-}
 
-/// `x` to the `y`.
-type Power = fn(f32, f32) -> f32;
-
-fn library_power(x: f32, y: f32) -> f32 {
-    f64::from(x).powf(f64::from(y)) as f32
+    /// The reference: each support vector by itself.
+    fn exact(&self, x: &[f64]) -> Vec<f32> {
+        let count = self.count();
+        let kernel = |v: usize| {
+            let vector = (0..x.len()).map(|i| f64::from(self.by_feature[i * count + v]));
+            let pairs = || x.iter().zip(vector.clone());
+            let (gamma, offset) = (f64::from(self.gamma), f64::from(self.offset));
+            let dot: f64 = pairs().map(|(x, v)| x * v).sum();
+            let apart: f64 = pairs().map(|(x, v)| (x - v) * (x - v)).sum();
+            let value = match self.kind {
+                Kind::Linear => dot,
+                Kind::Rbf => (-gamma * apart).exp(),
+                Kind::Poly => (gamma * dot + offset).powf(f64::from(self.degree)),
+                Kind::Sigmoid => (gamma * dot + offset).tanh(),
+            };
+            value as f32
+        };
+        (0..count).map(kernel).collect()
+    }
 }
 
 /// A regressor: one sum over the support vectors, or one row of coefficients.
@@ -167,10 +183,7 @@ impl Regressor {
 fn eval_regressor(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, String> {
     let x = arg(inputs, 0)?;
     let regressor = Regressor::of(node, row_width(&x.shape)?)?;
-    let mut kernels = vec![0.0; regressor.kernel.count()];
-    regressor
-        .kernel
-        .fill(&x.to_floats()?, &mut kernels, EXACT, library_power);
+    let kernels = regressor.kernel.exact(x.values()?);
     Ok(vec![floats(vec![regressor.finish(&kernels)])])
 }
 
@@ -204,12 +217,7 @@ impl Step for Regress {
         let (out, kernels) = out.split_at_mut(1);
         let kernel = &self.regressor.kernel;
         let kernels = &mut kernels[..kernel.count()];
-        kernel.fill(
-            &below[self.from..self.from + kernel.features],
-            kernels,
-            FIXED,
-            super::super::math::pow,
-        );
+        kernel.fill(&below[self.from..self.from + kernel.features], kernels);
         out[0] = self.regressor.finish(kernels);
     }
 }
@@ -427,10 +435,7 @@ fn eval_classifier(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor
     let x = arg(inputs, 0)?;
     let labels = class_labels(node, "classlabels_ints")?;
     let classifier = Classifier::of(node, &labels, row_width(&x.shape)?)?;
-    let mut kernels = vec![0.0; classifier.kernel.count()];
-    classifier
-        .kernel
-        .fill(&x.to_floats()?, &mut kernels, EXACT, library_power);
+    let kernels = classifier.kernel.exact(x.values()?);
     let mut scores = vec![0.0; classifier.outputs()];
     let mut scratch = vec![0.0; classifier.scratch()];
     let label = classifier.finish(&kernels, &mut scores, &mut scratch, EXACT);
@@ -475,12 +480,7 @@ impl Step for Classify {
         let (scores, rest) = rest.split_at_mut(self.classifier.outputs());
         let kernel = &self.classifier.kernel;
         let (kernels, scratch) = rest.split_at_mut(kernel.count());
-        kernel.fill(
-            &below[self.from..self.from + kernel.features],
-            kernels,
-            FIXED,
-            super::super::math::pow,
-        );
+        kernel.fill(&below[self.from..self.from + kernel.features], kernels);
         label[0] = self.classifier.finish(kernels, scores, scratch, FIXED) as f32;
     }
 }
