@@ -17,8 +17,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Streams that are moved at the same time. Their reads of the store overlap; their folds take turns.
-const AT_ONCE: usize = 4;
+/// Streams that are moved at the same time: one reads the store while another folds. More would take cores from live readings.
+const AT_ONCE: usize = 2;
 /// Before what could not be moved is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Longest that a door waits for its stream to be moved.
