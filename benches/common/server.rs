@@ -96,10 +96,22 @@ impl Server {
 
     /// Body of a GET that was answered with 200.
     pub async fn get(&self, path: &str) -> anyhow::Result<String> {
+        self.ask("GET", path, "").await
+    }
+
+    /// Body of a POST of JSON that was answered with 200.
+    pub async fn post(&self, path: &str, body: &str) -> anyhow::Result<String> {
+        self.ask("POST", path, body).await
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
         let asking = async {
             let mut tcp = TcpStream::connect(("127.0.0.1", self.port)).await?;
-            let request =
-                format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
             tcp.write_all(request.as_bytes()).await?;
             let mut answer = String::new();
             tcp.read_to_string(&mut answer).await?;

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import stages as st
@@ -131,9 +133,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("versions", nargs="+", help="ENDPOINT/MODEL/VERSION")
     parser.add_argument("--models", type=Path, default=BUILD, help="folder that holds them")
-    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--url", default=os.environ.get("TIDEGATE_URL", "http://127.0.0.1:8080"))
     options = parser.parse_args()
-    results = [compare(options.url, options.models, path) for path in options.versions]
+    try:
+        results = [compare(options.url, options.models, path) for path in options.versions]
+    except (OSError, ConnectionClosed) as error:
+        raise SystemExit(f"{options.url}: {error}") from None
     raise SystemExit(0 if all(results) else 1)
 
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes the endpoints rig-state and rig-forecast of models/zoo anew, from simulated rigs and fixed seeds. Five minutes on one core.
 set -eu
-export TIDEGATE_CREATED=2026-11-24
+export TIDEGATE_CREATED=2026-11-24 TIDEGATE_AUTHOR="The Tidegate authors" TIDEGATE_LICENCE="MIT OR Apache-2.0"
 cd "$(dirname "$0")"
 zoo=../../models/zoo
 mkdir -p build

@@ -8,6 +8,7 @@ Sends the first readings of a rig as one tensor. A model with a memory is asked 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="an endpoint")
     parser.add_argument("--version", default="", help="such as forest-1.1.0")
-    parser.add_argument("--url", default="127.0.0.1:8080")
+    parser.add_argument("--url", default=os.environ.get("TIDEGATE_URL", "127.0.0.1:8080").removeprefix("http://"))
     parser.add_argument("--csv", type=Path, default=BUILD / "rigs.csv")
     parser.add_argument("--rows", type=int, default=420)
     parser.add_argument("--binary", action="store_true", help="send the tensor as bytes behind the JSON")

@@ -8,6 +8,7 @@ Python's float64 outputs for 1,000 readings more; compare.py reads it.
 from __future__ import annotations
 
 import argparse
+import getpass
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pandas as pd
 
 import stages as st
@@ -92,9 +94,9 @@ class Version:
     labelled: bool = False
     """Whether an output row ends with the index of the chosen label."""
     tolerance: float = 1e-4
-    author: str = "The Tidegate authors"
+    author: str = field(default_factory=lambda: os.environ.get("TIDEGATE_AUTHOR", getpass.getuser()))
     created: str = field(default_factory=lambda: os.environ.get("TIDEGATE_CREATED", date.today().isoformat()))
-    licence: str = "MIT OR Apache-2.0"
+    licence: str = field(default_factory=lambda: os.environ.get("TIDEGATE_LICENCE", "LicenseRef-unstated"))
 
     def folder(self, out: Path) -> Path:
         """`out/endpoint/name/version`, as in a models folder."""
@@ -169,6 +171,15 @@ def with_label(probabilities: np.ndarray) -> np.ndarray:
     return np.column_stack([probabilities, probabilities.argmax(axis=1)])
 
 
+def without_traces(graph: bytes) -> bytes:
+    """An exported PyTorch graph without the lines of Python, paths included, that its nodes came from."""
+    model = onnx.load_from_string(graph)
+    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return model.SerializeToString()
+
+
 def write_endpoint(out: Path, version: Version, task: str, description: str, rigs: list[pd.DataFrame]) -> None:
     """An endpoint.toml for a task of your own; a feature's usual range is what the data shows, a little wider."""
     text = f'name = "{version.endpoint}"\ndescription = "{description}"\nrevision = 1\ntask = "{task}"\n'
@@ -189,7 +200,9 @@ def add(folder: Path, version: Version, models_dir: Path) -> None:
     schema = folder.parent.parent / "endpoint.toml"
     if schema.exists():
         call += ["--schema", schema]
-    subprocess.run(call, check=True)
+    # The command has said why in one line.
+    if status := subprocess.run(call, check=False).returncode:
+        raise SystemExit(status)
 
 
 def _numbers(rows: np.ndarray) -> list[list[float]]:

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from stages import Missing, Standardise
-from tidegate_export import SENSORS, Version, add, arguments, rigs_of, split
+from tidegate_export import SENSORS, Version, add, arguments, rigs_of, split, without_traces
 
 TARGET = SENSORS.index("temperature")
 HORIZON = [10, 30, 60, 120]
@@ -121,7 +121,7 @@ def files_of(step: Step, form: str) -> dict[str, bytes]:
     buffer = io.BytesIO()
     example = (torch.zeros(1, len(SENSORS)), torch.zeros(1, 1, step.model.gru.hidden_size))
     torch.onnx.export(step, example, buffer, input_names=["x", "h"], output_names=["y", "hn"], external_data=False)
-    return {"model.onnx": buffer.getvalue()}
+    return {"model.onnx": without_traces(buffer.getvalue())}
 
 
 def version_of(options: argparse.Namespace, mean: torch.Tensor, scale: torch.Tensor) -> Version:

@@ -18,7 +18,7 @@ from sklearn.metrics import classification_report
 from torch import nn
 
 from stages import Clip, Missing, Standardise, Window
-from tidegate_export import LABELS, Version, add, arguments, labels_of, rigs_of, rows_of, split, with_label
+from tidegate_export import LABELS, Version, add, arguments, labels_of, rigs_of, rows_of, split, with_label, without_traces
 
 ARCHITECTURES = {
     "onnx": 'kind = "onnx"\nfile = "model.onnx"',
@@ -50,7 +50,7 @@ def files_of(model: nn.Module, form: str) -> dict[str, bytes]:
     graph = io.BytesIO()
     example = (torch.zeros(1, model[0].in_features),)
     torch.onnx.export(model, example, graph, input_names=["x"], output_names=["logits"], external_data=False)
-    return {"model.onnx": graph.getvalue()}
+    return {"model.onnx": without_traces(graph.getvalue())}
 
 
 def main() -> None:

@@ -377,6 +377,10 @@ impl Model for Declared {
         }
     }
 
+    fn template(&self) -> Option<Output> {
+        self.head.template()
+    }
+
     fn is_build_bound(&self) -> bool {
         self.network.is_build_bound()
     }

@@ -74,6 +74,11 @@ pub trait Model: Send + Sync + 'static {
         }
     }
 
+    /// What an answer is made of, its numbers all 0; `None` where the task alone says it.
+    fn template(&self) -> Option<Output> {
+        None
+    }
+
     /// Whether the bits hold for this build only, because some operation is candle's own.
     fn is_build_bound(&self) -> bool {
         false

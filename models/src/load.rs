@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,9 @@ use crate::{Architecture, EndpointManifest, Model, ModelManifest, Network, Task,
 
 /// Largest file of a zoo, in bytes.
 pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Most bytes of all files together.
+pub const MAX_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Most files in a zoo.
 pub const MAX_FILES: usize = 4096;
@@ -360,15 +364,33 @@ pub fn hash_folder(files: &Files) -> [u8; 32] {
 /// Every file below `dir`, dot files left out; bounded in depth, number and size.
 pub fn read_folder(dir: &Path) -> Result<Files, LoadError> {
     let mut files = Files::new();
-    read_below(dir, "", MAX_DEPTH, &mut files)?;
+    let root = fs::canonicalize(dir).map_err(|source| unreadable(dir, source))?;
+    read_below(&root, dir, "", MAX_DEPTH, (&mut files, &mut 0))?;
     Ok(files)
 }
 
-fn read_below(dir: &Path, prefix: &str, depth: usize, files: &mut Files) -> Result<(), LoadError> {
-    let unreadable = |path: &Path, source| LoadError::Io {
+fn unreadable(path: &Path, source: std::io::Error) -> LoadError {
+    LoadError::Io {
         path: path.to_owned(),
         source,
-    };
+    }
+}
+
+/// A file's bytes, at most one more than allowed: it may grow while it is read.
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_below(
+    root: &Path,
+    dir: &Path,
+    prefix: &str,
+    depth: usize,
+    (files, total): (&mut Files, &mut u64),
+) -> Result<(), LoadError> {
     for entry in fs::read_dir(dir).map_err(|source| unreadable(dir, source))? {
         let path = entry.map_err(|source| unreadable(dir, source))?.path();
         let name = path
@@ -380,14 +402,22 @@ fn read_below(dir: &Path, prefix: &str, depth: usize, files: &mut Files) -> Resu
             continue;
         }
         let relative = format!("{prefix}{name}");
-        let about = fs::metadata(&path).map_err(|source| unreadable(&path, source))?;
+        let real = fs::canonicalize(&path).map_err(|source| unreadable(&path, source))?;
+        // Some deployments link every file, within the folder.
+        if !real.starts_with(root) {
+            return Err(folder(&relative, "is a link that leads out of the folder"));
+        }
+        let about = fs::metadata(&real).map_err(|source| unreadable(&path, source))?;
         if about.is_dir() && depth == 0 {
             return Err(folder(
                 &relative,
                 "lies deeper than <endpoint>/<model>/<version>",
             ));
         } else if about.is_dir() {
-            read_below(&path, &format!("{relative}/"), depth - 1, files)?;
+            let prefix = format!("{relative}/");
+            read_below(root, &path, &prefix, depth - 1, (&mut *files, &mut *total))?;
+        } else if !about.is_file() {
+            return Err(folder(&relative, "is neither a file nor a folder"));
         } else if about.len() > MAX_FILE_BYTES {
             return Err(folder(
                 &relative,
@@ -399,7 +429,12 @@ fn read_below(dir: &Path, prefix: &str, depth: usize, files: &mut Files) -> Resu
                 &format!("is one of more than {MAX_FILES} files"),
             ));
         } else {
-            let bytes = fs::read(&path).map_err(|source| unreadable(&path, source))?;
+            let bytes = read_file(&real).map_err(|source| unreadable(&path, source))?;
+            *total += bytes.len() as u64;
+            if *total > MAX_BYTES {
+                let reason = format!("all files together are larger than {MAX_BYTES} bytes");
+                return Err(folder(&relative, &reason));
+            }
             files.insert(relative, bytes.into());
         }
     }

@@ -320,3 +320,25 @@ fn folders_out_of_form_are_named() {
         "pump-health/mewma/latest: a version's folder has the form major.minor.patch"
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_within_the_folder_and_refused_out_of_it() {
+    use std::os::unix::fs::symlink;
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("model.toml"), "here").unwrap();
+    symlink("model.toml", dir.path().join("golden.json")).unwrap();
+    let files = tidegate_models::load::read_folder(dir.path()).unwrap();
+    assert_eq!(&*files["golden.json"], b"here");
+    fs::write(outside.path().join("secret"), "there").unwrap();
+    symlink(
+        outside.path().join("secret"),
+        dir.path().join("weights.bin"),
+    )
+    .unwrap();
+    let refused = tidegate_models::load::read_folder(dir.path()).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "weights.bin: is a link that leads out of the folder"
+    );
+}

@@ -205,7 +205,7 @@ pub enum Output {
     },
     /// Values ahead of now.
     Forecast {
-        /// Seconds ahead.
+        /// Readings ahead.
         horizon: Vec<f32>,
         /// Expected value at each horizon.
         values: Vec<f32>,

@@ -214,7 +214,7 @@ impl Default for RawInference {
             inline_below_us: 20,
             queue: 4_096,
             cores: 0,
-            warm_percent: 50,
+            warm_percent: 25,
             look_every_s: 2,
         }
     }

@@ -145,7 +145,8 @@ impl Fold {
     }
 }
 
-fn to_wire(output: models::Output) -> Output {
+/// An answer as messages and rows carry it.
+pub(super) fn to_wire(output: models::Output) -> Output {
     match output {
         models::Output::Calibrating { seen, needed } => Output::Calibrating { seen, needed },
         models::Output::Anomaly {

@@ -165,6 +165,11 @@ impl Served {
         }
     }
 
+    /// What an answer is made of, its numbers all 0; `None` where the endpoint's task alone says it.
+    pub fn template(&self) -> Option<Output> {
+        self.version.model.template().map(fold::to_wire)
+    }
+
     /// A loaded version, recorded under row `id`, that has taken plausible readings and was timed meanwhile. Costs up to two seconds.
     ///
     /// # Errors

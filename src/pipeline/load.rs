@@ -124,7 +124,7 @@ impl Pipeline {
             stored.stream.id,
             snapshot.place,
             stored.marks.pos,
-            false,
+            !self.turns.is_inline(served),
         )
         .await?;
         Ok(Some(fold))

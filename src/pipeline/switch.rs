@@ -6,7 +6,7 @@
 //! right behind them and before the first reading of the new version. The row says from where the folding went on behind the
 //! calibration, so that anyone can repeat it. The old version serves until then; nothing waits for it.
 
-use super::{Link, Origin, Pipeline, STEPS_A_LOCK, TakeError, check_hold};
+use super::{Link, Origin, Pipeline, STEPS_A_LOCK, TIME_A_LOCK, TakeError, check_hold};
 use crate::inference::{Fold, Served};
 use crate::session::Stand;
 use crate::store::{LoggedReading, Place, StoreError, StoredStream};
@@ -185,7 +185,7 @@ impl Pipeline {
             return Ok(Left::Stored(session.committed.pos));
         };
         let rows: Vec<What> = rows.cloned().collect();
-        if rows.len() > STEPS_A_LOCK {
+        if rows.len() > steps_a_lock(wanted) {
             return Ok(Left::Pending(rows, until));
         }
         warm.take(&rows, until);
@@ -223,6 +223,12 @@ impl Warm {
         }
         self.place.pos = until;
     }
+}
+
+/// Steps of a version that are folded under a session's lock: as many as take no longer than a run of readings may.
+fn steps_a_lock(served: &Served) -> usize {
+    let most = TIME_A_LOCK.as_nanos() / served.cost.as_nanos().max(1);
+    usize::try_from(most).map_or(STEPS_A_LOCK, |most| most.clamp(1, STEPS_A_LOCK))
 }
 
 /// What a row adds to the state: values and their time, Unix ms.

@@ -61,6 +61,22 @@ async fn the_server_and_its_models_describe_themselves() {
 }
 
 #[tokio::test]
+async fn tensors_are_described_before_a_version_has_answered() {
+    let server = TestServer::start().await;
+    let state = server.get("/v2/models/rig-state").await.json();
+    let outputs = &state["outputs"];
+    assert_eq!(outputs[1]["name"], "probabilities");
+    let classes = outputs[1]["parameters"]["classes"].as_array();
+    let count = classes.expect("classes by name").len();
+    assert!(count > 1, "{state}");
+    assert_eq!(outputs[1]["shape"], json!([-1, count]));
+    let forecast = server.get("/v2/models/rig-forecast").await.json();
+    assert_eq!(forecast["outputs"][0]["name"], "values");
+    let horizon = &forecast["outputs"][0]["parameters"]["horizon"];
+    assert_eq!(horizon, &json!([10.0, 30.0, 60.0, 120.0]));
+}
+
+#[tokio::test]
 async fn rows_of_a_device_join_its_stream_and_are_answered_once_stored() {
     let server = TestServer::start().await;
     let (readings, infer) = (rows(450), format!("{MODEL}/infer"));

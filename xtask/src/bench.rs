@@ -21,6 +21,7 @@ Benchmarks:
   road          messages, commits and acks a second and their latency beside an echo and a bare commit
   recovery      10,000 streams come back after kill -9
   subscribers   300 subscribers that never read: memory, and what the others feel
+  promotion     a promotion and a rollback under 10,000 readings/s: errors, and p99 beside the p99 before
   models        fused steps beside candle's own graphs, and beside onnxruntime with `-- --python PATH`
 
 ARGS go to the one benchmark that was chosen, for example:
@@ -39,7 +40,7 @@ struct Bench {
 }
 
 /// All benchmarks in the order in which they run.
-const ALL: [Bench; 5] = [
+const ALL: [Bench; 6] = [
     Bench {
         name: "store",
         on_postgres: true,
@@ -55,6 +56,10 @@ const ALL: [Bench; 5] = [
     Bench {
         name: "subscribers",
         on_postgres: false,
+    },
+    Bench {
+        name: "promotion",
+        on_postgres: true,
     },
     Bench {
         name: "models",

@@ -113,6 +113,14 @@ fn first_largest(values: &[f32]) -> usize {
 }
 
 impl Answer for Classes {
+    fn template(&self) -> Option<Output> {
+        Some(Output::Classification {
+            labels: self.labels.clone(),
+            probabilities: vec![0.0; self.labels.len()],
+            label: 0,
+        })
+    }
+
     fn answer(&self, _: &mut [f32], seen: &Seen<'_>) -> Output {
         let numbers = self.numbers.clone();
         let told = numbers.map(|range| self.probabilities(&seen.output[range]));

@@ -70,6 +70,11 @@ pub(crate) trait Answer: Send + Sync {
     /// A reading of the calibration: learns, and keeps up what follows the rows.
     fn learn(&self, _state: &mut [f32], _seen: &Seen<'_>) {}
 
+    /// What an answer is made of, its numbers all 0; `None` where the task alone says it.
+    fn template(&self) -> Option<Output> {
+        None
+    }
+
     /// A reading after it.
     fn answer(&self, state: &mut [f32], seen: &Seen<'_>) -> Output;
 }

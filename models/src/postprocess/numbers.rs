@@ -49,6 +49,13 @@ impl Values {
 }
 
 impl Answer for Values {
+    fn template(&self) -> Option<Output> {
+        Some(Output::Regression {
+            names: self.names.clone(),
+            values: vec![0.0; self.names.len()],
+        })
+    }
+
     fn answer(&self, _: &mut [f32], seen: &Seen<'_>) -> Output {
         let mut values = seen.output[self.port.clone()].to_vec();
         if let Some(scale) = &self.scale {
@@ -136,6 +143,16 @@ impl Forecast {
 }
 
 impl Answer for Forecast {
+    fn template(&self) -> Option<Output> {
+        let none = || vec![0.0; self.horizon.len()];
+        let quantiles = self.quantiles.iter().map(|quantile| (*quantile, none()));
+        Some(Output::Forecast {
+            horizon: self.horizon.clone(),
+            values: none(),
+            quantiles: quantiles.collect(),
+        })
+    }
+
     fn answer(&self, _: &mut [f32], seen: &Seen<'_>) -> Output {
         let steps = self.horizon.len();
         let mut parts = seen.output[self.port.clone()]

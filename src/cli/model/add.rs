@@ -40,6 +40,9 @@ pub struct AddArgs {
     /// For a bare `.onnx`: the version.
     #[arg(long)]
     version: Option<String>,
+    /// For a bare `.onnx` of a classifier: its labels, where the graph has none of its own.
+    #[arg(long, value_name = "LABEL,..", value_delimiter = ',')]
+    labels: Vec<String>,
     /// Print what was done as JSON.
     #[arg(long)]
     json: bool,
@@ -67,6 +70,7 @@ pub fn run(args: &AddArgs) -> anyhow::Result<ExitCode> {
         let named = onnx::Named {
             name: args.name.as_deref(),
             version: args.version.as_deref(),
+            labels: &args.labels,
         };
         onnx::files_of(&args.folder, &named, &endpoint)?
     } else {
@@ -224,6 +228,11 @@ fn tell(
             "{}: new, the built-in models were written there",
             dir.display()
         ))?;
+    }
+    if onnx::is_bare(&args.folder) && !is_there {
+        print(
+            "its golden run was recorded from the graph's own answers: it tells a change, not whether Python says the same",
+        )?;
     }
     let what = if is_there {
         "is there already"

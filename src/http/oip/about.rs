@@ -2,13 +2,11 @@
 
 use super::{OipError, endpoint, name_of, table, version};
 use crate::http::{Shared, health};
-use crate::inference::{Fold, Served, ServedEndpoint};
+use crate::inference::{Served, ServedEndpoint};
 use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use std::sync::Arc;
-use tidegate_protocol::Output;
 
 /// Who this is.
 pub async fn metadata() -> Json<Value> {
@@ -101,15 +99,13 @@ pub fn needs_history(served: &Served) -> bool {
     manifest.memory > 0 || manifest.calibration > 0
 }
 
-/// The tensors of an answer; the rows are variable, and so is what a version does not tell before it is calibrated.
-fn outputs(endpoint: &ServedEndpoint, served: &Arc<Served>) -> Vec<Value> {
-    let example = example(endpoint, served);
-    let tensors = table::tensors(endpoint.manifest.task, &[example]);
+/// The tensors of an answer; the rows are variable.
+fn outputs(endpoint: &ServedEndpoint, served: &Served) -> Vec<Value> {
+    let template = served.template();
+    let tensors = table::tensors(endpoint.manifest.task, template.as_ref(), &[]);
     let described = tensors.iter().map(|tensor| {
-        let width = tensor.shape.get(1).map(|width| match width {
-            0 => -1,
-            width => i64::try_from(*width).unwrap_or(-1),
-        });
+        let width = tensor.shape.get(1);
+        let width = width.map(|width| i64::try_from(*width).unwrap_or(-1));
         let shape: Vec<i64> = std::iter::once(-1).chain(width).collect();
         json!({
             "name": tensor.name,
@@ -119,15 +115,4 @@ fn outputs(endpoint: &ServedEndpoint, served: &Arc<Served>) -> Vec<Value> {
         })
     });
     described.collect()
-}
-
-/// An answer to a plausible reading, of a stream that has seen nothing.
-fn example(endpoint: &ServedEndpoint, served: &Arc<Served>) -> Output {
-    let features = &endpoint.manifest.features;
-    let middle = features.iter().map(|feature| {
-        let (low, high) = feature.range.or(feature.hard_range).unwrap_or((0.0, 0.0));
-        low / 2.0 + high / 2.0
-    });
-    let values: Vec<f32> = middle.collect();
-    Fold::new(Arc::clone(served)).step(&values, 0)
 }

@@ -74,7 +74,7 @@ async fn answer(
         Some(device) => {
             let key = StreamKey::live(endpoint.name.clone(), device);
             let pin = (!name.is_empty()).then_some(&served);
-            on_stream(site, &key, pin, arrivals).await?
+            on_stream(site, &endpoint, &key, pin, arrivals).await?
         }
     };
     respond(&endpoint, &request, answered)
@@ -149,6 +149,8 @@ impl Wish {
 /// Who answered what, and where it is stored.
 struct Answered {
     version: String,
+    /// What an answer of that version is made of.
+    template: Option<Output>,
     outputs: Vec<Output>,
     parameters: Map<String, Value>,
 }
@@ -179,6 +181,7 @@ fn alone(served: &Arc<Served>, arrivals: VecDeque<Arrival>) -> Result<Answered, 
     }
     Ok(Answered {
         version: name_of(served),
+        template: served.template(),
         outputs,
         parameters: Map::new(),
     })
@@ -187,6 +190,7 @@ fn alone(served: &Arc<Served>, arrivals: VecDeque<Arrival>) -> Result<Answered, 
 /// All rows into the stream, in their order. A row that does not fit is found before any is taken.
 async fn on_stream(
     site: &Site,
+    endpoint: &ServedEndpoint,
     key: &StreamKey,
     pin: Option<&Arc<Served>>,
     arrivals: VecDeque<Arrival>,
@@ -200,6 +204,9 @@ async fn on_stream(
     let (Some(first), Some(last)) = (predictions.first(), predictions.last()) else {
         return Err(OipError::bad("no rows"));
     };
+    let answering = endpoint
+        .versions
+        .get(&format!("{}/{}", last.model, last.version));
     let mut parameters = Map::new();
     parameters.insert("device".into(), key.device.to_string().into());
     parameters.insert("epoch".into(), first.epoch.into());
@@ -207,6 +214,7 @@ async fn on_stream(
     parameters.insert("last_seq".into(), last.seq.into());
     Ok(Answered {
         version: format!("{}-{}", last.model, last.version),
+        template: answering.and_then(|served| served.template()),
         parameters,
         outputs: predictions
             .into_iter()
@@ -220,7 +228,8 @@ fn respond(
     request: &InferRequest,
     answered: Answered,
 ) -> Result<Response, OipError> {
-    let tensors = table::tensors(endpoint.manifest.task, &answered.outputs);
+    let template = answered.template.as_ref();
+    let tensors = table::tensors(endpoint.manifest.task, template, &answered.outputs);
     let name = endpoint.name.to_string();
     let mut answer = InferAnswer::new(name, answered.version, request.id.clone());
     answer.parameters = answered.parameters;

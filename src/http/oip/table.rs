@@ -44,7 +44,9 @@ fn by_column(features: &[Feature], columns: &[Input]) -> Result<Vec<Vec<f32>>, S
         let name: String = column.name.chars().take(64).collect();
         let Some(place) = place(features, column) else {
             return Err(format!(
-                "input {name:?} is no feature: send one tensor [rows, {}], or a column a feature",
+                "input {name:?} [{}, {}] is no feature: send one tensor [rows, {}], or a column a feature",
+                column.shape.0,
+                column.shape.1,
                 features.len()
             ));
         };
@@ -64,13 +66,14 @@ fn by_column(features: &[Feature], columns: &[Input]) -> Result<Vec<Vec<f32>>, S
     Ok(rows)
 }
 
-/// The tensors of a task's answers to some rows, in a fixed order.
-pub fn tensors(task: Task, outputs: &[Output]) -> Vec<Tensor> {
+/// The tensors of a task's answers to some rows, in a fixed order. `template` is what an answer of the version is made of: without a
+/// row that is ready nothing else says which classes, quantities or steps there are.
+pub fn tensors(task: Task, template: Option<&Output>, outputs: &[Output]) -> Vec<Tensor> {
     let mut tensors = match task {
         Task::Anomaly => anomaly(outputs),
-        Task::Classification => classification(outputs),
-        Task::Regression => regression(outputs),
-        Task::Forecast => forecast(outputs),
+        Task::Classification => classification(template, outputs),
+        Task::Regression => regression(template, outputs),
+        Task::Forecast => forecast(template, outputs),
     };
     let states = outputs.iter().map(state).collect();
     tensors.push(column("state", Data::Texts(states), outputs.len()));
@@ -115,11 +118,14 @@ fn anomaly(outputs: &[Output]) -> Vec<Tensor> {
     ]
 }
 
-fn classification(outputs: &[Output]) -> Vec<Tensor> {
-    let classes = outputs.iter().find_map(|output| match output {
-        Output::Classification { probabilities, .. } => Some(probabilities),
-        _ => None,
-    });
+fn classification(template: Option<&Output>, outputs: &[Output]) -> Vec<Tensor> {
+    let classes = outputs
+        .iter()
+        .chain(template)
+        .find_map(|output| match output {
+            Output::Classification { probabilities, .. } => Some(probabilities),
+            _ => None,
+        });
     let width = classes.map_or(0, Vec::len);
     let (mut labels, mut floats) = (Vec::new(), Vec::new());
     for output in outputs {
@@ -151,12 +157,12 @@ fn classification(outputs: &[Output]) -> Vec<Tensor> {
     ]
 }
 
-fn regression(outputs: &[Output]) -> Vec<Tensor> {
+fn regression(template: Option<&Output>, outputs: &[Output]) -> Vec<Tensor> {
     let named = |output: &Output| match output {
         Output::Regression { values } => Some(values.clone()),
         _ => None,
     };
-    let Some(names) = outputs.iter().find_map(named) else {
+    let Some(names) = outputs.iter().chain(template).find_map(named) else {
         return Vec::new();
     };
     let of = |place: usize| {
@@ -171,13 +177,16 @@ fn regression(outputs: &[Output]) -> Vec<Tensor> {
         .collect()
 }
 
-fn forecast(outputs: &[Output]) -> Vec<Tensor> {
-    let example = outputs.iter().find_map(|output| match output {
-        Output::Forecast {
-            horizon, quantiles, ..
-        } => Some((horizon, quantiles)),
-        _ => None,
-    });
+fn forecast(template: Option<&Output>, outputs: &[Output]) -> Vec<Tensor> {
+    let example = outputs
+        .iter()
+        .chain(template)
+        .find_map(|output| match output {
+            Output::Forecast {
+                horizon, quantiles, ..
+            } => Some((horizon, quantiles)),
+            _ => None,
+        });
     let Some((horizon, quantiles)) = example else {
         return Vec::new();
     };
@@ -258,7 +267,7 @@ mod tests {
         let twice = [input("a", (1, 1), &[1.0]), input("a", (1, 1), &[1.0])];
         assert_eq!(refused(&twice), "input \"a\" is sent twice");
         let unknown = [input("a", (1, 1), &[1.0]), input("c", (1, 1), &[1.0])];
-        assert!(refused(&unknown).starts_with("input \"c\" is no feature"));
+        assert!(refused(&unknown).starts_with("input \"c\" [1, 1] is no feature"));
         assert_eq!(refused(&[]), "no inputs");
     }
 
@@ -272,7 +281,7 @@ mod tests {
                 anomaly: true,
             },
         ];
-        let tensors = tensors(Task::Anomaly, &outputs);
+        let tensors = tensors(Task::Anomaly, None, &outputs);
         let names: Vec<_> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         assert_eq!(names, ["score", "threshold", "anomaly", "state"]);
         assert_eq!(tensors[0].data, Data::Floats(vec![0.0, 2.0]));
@@ -281,12 +290,25 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_are_all_without_an_answer_have_the_width_of_one() {
+        let template = Output::Classification {
+            label: "ok".into(),
+            probabilities: vec![("ok".into(), 0.0), ("worn".into(), 0.0)],
+        };
+        let outputs = [Output::Calibrating { seen: 1, needed: 4 }];
+        let tensors = tensors(Task::Classification, Some(&template), &outputs);
+        assert_eq!(tensors[0].data, Data::Texts(vec![String::new()]));
+        assert_eq!(tensors[1].shape, [1, 2]);
+        assert_eq!(tensors[1].data, Data::Floats(vec![0.0, 0.0]));
+    }
+
+    #[test]
     fn classes_are_named_beside_their_probabilities() {
         let outputs = [Output::Classification {
             label: "worn".into(),
             probabilities: vec![("ok".into(), 0.25), ("worn".into(), 0.75)],
         }];
-        let tensors = tensors(Task::Classification, &outputs);
+        let tensors = tensors(Task::Classification, None, &outputs);
         assert_eq!(tensors[0].data, Data::Texts(vec!["worn".into()]));
         assert_eq!(tensors[1].shape, [1, 2]);
         assert_eq!(

@@ -287,3 +287,52 @@ async fn a_folder_is_verified_without_a_server() {
     let said = model(&["verify", text(own.path()), "-e", "pump-health"]).await;
     assert!(!said.ok && said.err.contains("outputs["), "{}", said.err);
 }
+
+#[tokio::test]
+async fn a_bare_graph_gets_its_manifest_and_answers() {
+    let models = tempfile::tempdir().expect("a temporary folder");
+    let dir = text(models.path());
+    let zoo = concat!(env!("CARGO_MANIFEST_DIR"), "/models/zoo/rig-state");
+    let graph = format!("{zoo}/extra-trees/1.0.0/model.onnx");
+    let add = [
+        "add",
+        &graph,
+        "--endpoint",
+        "rig-state",
+        "--models-dir",
+        dir,
+    ];
+    let said = model(&add).await;
+    assert!(
+        !said.ok && said.err.contains("--name and --version"),
+        "{}",
+        said.err
+    );
+    let named = ["--name", "bare", "--version", "0.1.0"];
+    let labels = ["--labels", "normal,valve-closing,cavitation,imbalance"];
+    let said = model(&[&add[..], &named, &labels].concat()).await;
+    assert!(said.ok, "{}", said.err);
+    assert!(said.out.contains("own answers"), "{}", said.out);
+    let server =
+        TestServer::start_with(|raw| raw.models_dir = Some(models.path().to_owned())).await;
+    let reading = r#"{"values":[0.03,0.04,1.3,0.3,79.0,26.0,230.0,31.0]}"#;
+    let path = "/api/v1/rig-state/predict?version=bare/0.1.0";
+    let told = server.post(path, reading).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    assert!(told.json()["output"]["label"].is_string(), "{told:?}");
+    // One that is cut off is told as such, and nothing is written.
+    let cut = models.path().join(".cut.onnx");
+    let bytes = fs::read(&graph).expect("a graph");
+    fs::write(&cut, &bytes[..bytes.len() / 2]).expect("a file");
+    let add = [
+        "add",
+        text(&cut),
+        "--endpoint",
+        "rig-state",
+        "--models-dir",
+        dir,
+    ];
+    let said = model(&[&add[..], &["--name", "cut", "--version", "0.1.0"]].concat()).await;
+    assert!(!said.ok && said.err.contains("model.onnx"), "{}", said.err);
+    assert!(!models.path().join("rig-state/cut").exists());
+}

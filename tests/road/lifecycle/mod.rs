@@ -2,6 +2,7 @@
 
 mod command;
 mod folder;
+mod lanes;
 mod repository;
 mod swap;
 
