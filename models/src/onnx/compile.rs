@@ -72,7 +72,8 @@ fn wanted_outputs(graph: &Graph, options: &Options) -> Result<Vec<String>, OnnxE
     } else {
         options.outputs.clone()
     };
-    if let Some(name) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
+    let has: HashSet<&str> = known.iter().copied().collect();
+    if let Some(name) = wanted.iter().find(|name| !has.contains(name.as_str())) {
         let reason = format!("is no output of the graph; it has {known:?}");
         return Err(OnnxError::new(&format!("output {name:?}"), reason));
     }
@@ -108,6 +109,12 @@ fn prune(graph: &mut Graph, wanted: &[String], options: &Options) {
     }
     let is_needed = |node: &Node| node.outputs.iter().any(|name| needed.contains(name));
     graph.nodes.retain(is_needed);
+    // An output that nobody reads is as good as left out.
+    for name in graph.nodes.iter_mut().flat_map(|node| &mut node.outputs) {
+        if !needed.contains(name) {
+            name.clear();
+        }
+    }
     graph.constants.retain(|name, _| needed.contains(name));
 }
 

@@ -44,6 +44,7 @@ pub(super) fn page() -> String {
         ("nodes", limits::MAX_NODES),
         ("dimensions of a tensor", limits::MAX_RANK),
         ("numbers of a tensor", limits::MAX_ELEMENTS),
+        ("operations of a node", limits::MAX_WORK),
         ("numbers of all constants", limits::MAX_CONSTANTS),
         ("floats of all values of a row", limits::MAX_ARENA),
         (

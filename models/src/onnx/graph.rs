@@ -3,7 +3,7 @@
 //! Owns the typed access to attributes. Promises that every input of a node is a constant, an input of the graph or the output of
 //! an earlier node. What an operator means is for `ops`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::tensor::Tensor;
 
@@ -170,12 +170,11 @@ impl Graph {
     /// # Errors
     /// Place and reason for a name that nothing makes, one made twice, and a cycle.
     pub(super) fn sort(mut self) -> Result<Self, (String, String)> {
+        let given = self.given();
         let mut maker: HashMap<&str, usize> = HashMap::new();
         for (at, node) in self.nodes.iter().enumerate() {
             for name in node.outputs.iter().filter(|name| !name.is_empty()) {
-                let taken = self.constants.contains_key(name)
-                    || self.inputs.iter().any(|input| input.name == *name);
-                if taken || maker.insert(name, at).is_some() {
+                if given.contains(name.as_str()) || maker.insert(name, at).is_some() {
                     return Err((node.place(), format!("output {name:?} is made twice")));
                 }
             }
@@ -188,6 +187,7 @@ impl Graph {
 
     /// Kahn (1962), the earliest node of the file first.
     fn order(&self, maker: &HashMap<&str, usize>) -> Result<Vec<usize>, (String, String)> {
+        let given = self.given();
         let mut waits = vec![0_usize; self.nodes.len()];
         let mut readers: Vec<Vec<usize>> = vec![Vec::new(); self.nodes.len()];
         for (at, node) in self.nodes.iter().enumerate() {
@@ -197,7 +197,7 @@ impl Graph {
                         readers[*from].push(at);
                         waits[at] += 1;
                     }
-                    None if self.is_given(name) => {}
+                    None if given.contains(name.as_str()) => {}
                     None => {
                         return Err((node.place(), format!("nothing makes its input {name:?}")));
                     }
@@ -225,7 +225,10 @@ impl Graph {
         }
     }
 
-    fn is_given(&self, name: &str) -> bool {
-        self.constants.contains_key(name) || self.inputs.iter().any(|input| input.name == name)
+    /// Names that stand before the first node.
+    fn given(&self) -> HashSet<&str> {
+        let inputs = self.inputs.iter().map(|input| input.name.as_str());
+        let constants = self.constants.keys().map(String::as_str);
+        inputs.chain(constants).collect()
     }
 }

@@ -26,6 +26,9 @@ pub const MAX_ELEMENTS: usize = 16 * 1024 * 1024;
 /// Most numbers of all constants together, those computed while compiling included.
 pub const MAX_CONSTANTS: usize = 32 * 1024 * 1024;
 
+/// Most multiplications, or comparisons, of one node: some tens of milliseconds.
+pub const MAX_WORK: usize = 1 << 26;
+
 /// Most floats that the values of one row may take: 16 MiB.
 pub const MAX_ARENA: usize = 4 * 1024 * 1024;
 

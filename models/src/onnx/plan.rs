@@ -103,7 +103,8 @@ impl Plan {
                 inputs.pop();
             }
             let outputs = (op.eval)(node, &inputs)?;
-            for (name, value) in node.outputs.iter().zip(outputs) {
+            let named = node.outputs.iter().zip(outputs);
+            for (name, value) in named.filter(|(name, _)| !name.is_empty()) {
                 values.insert(name, value);
             }
         }

@@ -18,7 +18,7 @@ use super::tensor::{Data, Tensor, Type, checked_len};
 use crate::load::Files;
 
 /// The operator sets that are known, by domain: lowest and highest version.
-pub(super) const OPSETS: [(&str, i64, i64); 2] = [("", 7, 26), ("ai.onnx.ml", 1, 5)];
+pub(super) const OPSETS: [(&str, i64, i64); 2] = [("", 7, 28), ("ai.onnx.ml", 1, 5)];
 
 struct Reader<'a> {
     files: &'a Files,

@@ -3,7 +3,7 @@
 //! Owns shapes, strides and broadcasting. `f64` holds every `f32`, `i32` and every whole number up to 2^53 exactly; a tensor's
 //! element type says what its numbers are rounded to ([`Tensor::settled`]). Slow and plain: no step of a plan uses it.
 
-use super::limits::{MAX_ELEMENTS, MAX_RANK};
+use super::limits::{MAX_ELEMENTS, MAX_RANK, MAX_WORK};
 
 /// What the elements are. Narrow integers count as `Int`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +139,19 @@ pub(super) fn checked_len(shape: &[usize]) -> Result<usize, String> {
         Some(len) if len <= MAX_ELEMENTS => Ok(shape.iter().product()),
         _ => Err(format!(
             "a tensor of shape {shape:?}: at most {MAX_ELEMENTS} elements are supported"
+        )),
+    }
+}
+
+/// Refuses a node that would take too long; the factors multiply to its operations.
+pub(super) fn check_work(factors: &[usize]) -> Result<(), String> {
+    let work = factors
+        .iter()
+        .try_fold(1_usize, |work, factor| work.checked_mul(*factor));
+    match work {
+        Some(work) if work <= MAX_WORK => Ok(()),
+        _ => Err(format!(
+            "takes over {MAX_WORK} operations, the most of one node"
         )),
     }
 }

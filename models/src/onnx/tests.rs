@@ -185,7 +185,7 @@ fn an_operator_set_that_is_not_known_is_refused() {
         assert_eq!(
             refusal(&old),
             format!(
-                "model.onnx: uses version {version} of ai.onnx: 7 to 26 are supported; export with target_opset"
+                "model.onnx: uses version {version} of ai.onnx: 7 to 28 are supported; export with target_opset"
             )
         );
     }
@@ -317,6 +317,24 @@ fn a_tensor_that_is_huge_or_not_what_its_shape_says_is_refused() {
     assert_eq!(
         refusal(&with(weights)),
         "initializer \"w\": has 3 bytes, no multiple of 4"
+    );
+}
+
+#[test]
+fn a_node_that_takes_too_long_is_refused() {
+    let shape = TensorProto {
+        data_type: 7,
+        int64_data: vec![4096, 4096],
+        ..floats("s", &[2], &[])
+    };
+    let nodes = vec![
+        node("ConstantOfShape", &["s"], &["c"]),
+        node("MatMul", &["c", "c"], &["d"]),
+        node("Add", &["x", "d"], &["y"]),
+    ];
+    assert_eq!(
+        refusal(&model(nodes, vec![shape])),
+        "node 1 (MatMul \"/MatMul\"): takes over 67108864 operations, the most of one node"
     );
 }
 

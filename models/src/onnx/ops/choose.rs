@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::graph::Node;
-use super::super::tensor::{Tensor, Type, axis, checked_len};
+use super::super::tensor::{Tensor, Type, axis, check_work, checked_len};
 use super::super::value::{
     Builder, Run, Step, Value, arena_input, arg, constant, labels_of, maybe,
 };
@@ -185,6 +185,7 @@ impl Best {
         };
         let k = usize::try_from(k).ok().filter(|k| *k <= shape[at]);
         let k = k.ok_or_else(|| format!("more than shape {shape:?} has"))?;
+        check_work(&[shape.iter().product(), k])?;
         let mut out = shape.to_vec();
         out[at] = k;
         let sign = if node.flag("largest", true)? {

@@ -3,7 +3,7 @@
 //! `Conv` gathers each patch (a place outside reads 0) and runs a layer over it, all outputs of one position at once.
 
 use super::super::graph::Node;
-use super::super::tensor::{Tensor, Type, checked_len, strides};
+use super::super::tensor::{Tensor, Type, check_work, checked_len, strides};
 use super::super::value::{Builder, Step, Value, arena_input, arg, constant, maybe};
 use super::reduce::{Fold, Reduce};
 use super::{Op, noted, op};
@@ -198,7 +198,8 @@ impl Layout {
         let windows = Windows::of(node, spatial, kernel)?;
         let mut shape = vec![batch, all];
         shape.extend(&windows.out);
-        checked_len(&shape)?;
+        let len = checked_len(&shape)?;
+        check_work(&[len, inputs, windows.each])?;
         Ok(Self {
             windows,
             batch,

@@ -4,7 +4,7 @@
 //! one by one. A convolution gathers each patch and is the same layer over it.
 
 use super::super::graph::Node;
-use super::super::tensor::{Tensor, Type, broadcast, checked_len, stretch};
+use super::super::tensor::{Tensor, Type, broadcast, check_work, checked_len, stretch};
 use super::super::value::{
     Builder, Run, Stage, Step, Value, arena_input, arg, constant, input, maybe, optional,
 };
@@ -109,6 +109,7 @@ impl Product {
             shape.push(last_b[1]);
         }
         checked_len(&shape)?;
+        check_work(&[batch.iter().product(), last_a[0], last_a[1], last_b[1]])?;
         Ok(Self {
             from_a: stretch(batch_a, &batch),
             from_b: stretch(batch_b, &batch),

@@ -432,17 +432,20 @@ fn target(node: &Node, like: Option<Type>) -> Result<Type, String> {
 }
 
 fn eval_cast(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, String> {
-    let x = arg(inputs, 0)?;
     let to = target(node, maybe(inputs, 1).map(|like| like.ty))?;
+    Ok(vec![cast(arg(inputs, 0)?, to)?])
+}
+
+fn cast(x: &Tensor, to: Type) -> Result<Tensor, String> {
     if to == x.ty {
-        return Ok(vec![x.clone()]);
+        return Ok(x.clone());
     }
     if to == Type::Text {
         if x.ty.is_float() {
             return Err("floats to strings are not supported".to_owned());
         }
         let texts = x.to_ints()?.iter().map(ToString::to_string).collect();
-        return Ok(vec![Tensor::texts(x.shape.clone(), texts)]);
+        return Ok(Tensor::texts(x.shape.clone(), texts));
     }
     let numbers = match &x.data {
         super::super::tensor::Data::Numbers(numbers) => numbers.clone(),
@@ -455,7 +458,7 @@ fn eval_cast(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, Str
             })
             .collect::<Result<_, _>>()?,
     };
-    Ok(vec![Tensor::numbers(to, x.shape.clone(), numbers)])
+    Ok(Tensor::numbers(to, x.shape.clone(), numbers))
 }
 
 fn build_cast(
@@ -467,8 +470,9 @@ fn build_cast(
         node,
         super::super::value::optional(inputs, 1).map(Value::ty),
     )?;
-    let Value::Run(x) = input(inputs, 0)? else {
-        return Err("only the type of a constant depends on a row".to_owned());
+    let x = match input(inputs, 0)? {
+        Value::Run(x) => x,
+        Value::Known(x) => return Ok(vec![cast(x, to)?.into()]),
     };
     if let Some(labels) = &x.labels
         && let Some(labels) = cast_labels(labels, to)?

@@ -4,7 +4,7 @@
 
 use super::super::graph::Node;
 use super::super::tensor::{Data, Tensor, Type, axis, checked_len, strides, walk};
-use super::super::value::{Builder, Value, arena_input, arg, constant, input, maybe};
+use super::super::value::{Builder, Value, arg, constant, input, maybe};
 use super::moves::{Pick, along, build_with, places, take, take_all};
 use super::{Op, noted, op};
 
@@ -76,7 +76,16 @@ fn build_concat(
     let mut ty = None;
     let mut parts = Vec::new();
     for index in 0..inputs.len() {
-        let run = arena_input(builder, inputs, index)?;
+        let value = input(inputs, index)?;
+        if let Some(nothing) = value.known().filter(|tensor| tensor.len() == 0) {
+            parts.push(Tensor::numbers(
+                Type::Double,
+                nothing.shape.clone(),
+                Vec::new(),
+            ));
+            continue;
+        }
+        let run = builder.in_arena(value)?;
         ty.get_or_insert(run.ty);
         parts.push(places(&run));
     }
@@ -164,7 +173,7 @@ fn eval_pad(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, Stri
             .collect::<Result<_, _>>()?,
         None => (0..rank).collect(),
     };
-    if pads.len() != 2 * axes.len() {
+    if pads.len() != 2 * axes.len() || axes.len() > rank {
         return Err(format!("pads {pads:?} of shape {:?}", x.shape));
     }
     let fill = match maybe(inputs, 2) {

@@ -3,6 +3,7 @@
 //! A label that a row computes is an index into a list known beforehand, so encoding one label as another changes the list and
 //! costs nothing at run time. Numbers are looked up.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::graph::Node;
@@ -15,6 +16,17 @@ use super::{Op, noted};
 enum Item {
     Number(f64),
     Text(String),
+}
+
+impl Item {
+    /// Equal for keys that count as equal: 0 and -0, one NaN and another.
+    fn key(&self) -> (bool, u64, &str) {
+        match self {
+            Self::Number(number) if number.is_nan() => (true, f64::NAN.to_bits(), ""),
+            Self::Number(number) => (true, (number + 0.0).to_bits(), ""),
+            Self::Text(text) => (false, 0, text),
+        }
+    }
 }
 
 /// A table from keys to values.
@@ -113,14 +125,17 @@ impl Table {
         })
     }
 
-    fn of_key(&self, key: &Item) -> &Item {
-        let same = |own: &Item| match (own, key) {
-            (Item::Number(a), Item::Number(b)) => a == b || (a.is_nan() && b.is_nan()),
-            _ => own == key,
+    /// What each of `keys` becomes; of a key that is in the table twice, the first counts.
+    fn encode(&self, keys: &[Item]) -> Vec<Item> {
+        let mut places = HashMap::with_capacity(self.keys.len());
+        for (at, own) in self.keys.iter().enumerate() {
+            places.entry(own.key()).or_insert(at);
+        }
+        let value = |key: &Item| match places.get(&key.key()) {
+            Some(at) => self.values[*at].clone(),
+            None => self.otherwise.clone(),
         };
-        // Of a key that is there twice, the first counts.
-        let found = self.keys.iter().position(same);
-        found.map_or(&self.otherwise, |at| &self.values[at])
+        keys.iter().map(value).collect()
     }
 }
 
@@ -150,10 +165,7 @@ fn texts(items: &[Item]) -> Result<Vec<String>, String> {
 fn eval_encoder(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, String> {
     let x = arg(inputs, 0)?;
     let table = Table::of(node, x.ty)?;
-    let encoded: Vec<_> = items_of(x)
-        .iter()
-        .map(|key| table.of_key(key).clone())
-        .collect();
+    let encoded = table.encode(&items_of(x));
     Ok(vec![tensor_of(&encoded, table.ty, x.shape.clone())?])
 }
 
@@ -184,7 +196,7 @@ fn build_encoder(
             Labels::Ints(values) => values.iter().map(|v| Item::Number(*v as f64)).collect(),
             Labels::Texts(texts) => texts.iter().cloned().map(Item::Text).collect(),
         };
-        let encoded: Vec<_> = keys.iter().map(|key| table.of_key(key).clone()).collect();
+        let encoded = table.encode(&keys);
         if !table.ty.is_float() {
             let labels = Some(Arc::new(labels(&encoded, table.ty)?));
             return Ok(vec![

@@ -4,6 +4,7 @@
 //! number of the output where it comes from: one [`Pick`] step, or none at all where the places already lie in a row.
 
 use super::super::graph::Node;
+use super::super::limits::MAX_RANK;
 use super::super::tensor::{
     Data, Tensor, Type, axis, broadcast, checked_len, stretch, strides, walk,
 };
@@ -104,6 +105,11 @@ pub(super) fn build_with(
     let moved = eval(node, &tensors)?;
     let mut outputs = Vec::with_capacity(moved.len());
     for sources in &moved {
+        if sources.len() == 0 {
+            let nothing = Tensor::numbers(run.ty, sources.shape.clone(), Vec::new());
+            outputs.push(nothing.into());
+            continue;
+        }
         let mut out = Pick::gather(builder, run.ty, sources, fill)?;
         out.labels.clone_from(&run.labels);
         out.chosen = run.chosen;
@@ -215,6 +221,9 @@ pub(in super::super) fn axes(
         Some(tensor) => tensor.to_ints()?,
         None => node.ints("axes")?.to_vec(),
     };
+    if raw.len() > MAX_RANK {
+        return Err(format!("{} axes", raw.len()));
+    }
     raw.iter().map(|at| axis(*at, rank)).collect()
 }
 
@@ -240,7 +249,7 @@ fn eval_squeeze(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, 
 fn eval_unsqueeze(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, String> {
     let x = arg(inputs, 0)?;
     let added = maybe(inputs, 1).map_or(node.ints("axes")?.len(), Tensor::len);
-    let rank = x.shape.len() + added;
+    let rank = x.shape.len() + added.min(MAX_RANK);
     let axes = axes(node, maybe(inputs, 1), rank)?;
     let mut old = x.shape.iter();
     let dims = (0..rank).map(|at| {
@@ -302,6 +311,12 @@ fn eval_slice(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, St
     };
     let (starts, ends) = (list(1, "starts")?, list(2, "ends")?);
     let (named, steps) = (list(3, "axes")?, list(4, "steps")?);
+    if starts.len() > x.shape.len() || starts.len() != ends.len() {
+        return Err(format!(
+            "slices {starts:?} to {ends:?} of shape {:?}",
+            x.shape
+        ));
+    }
     for (i, (start, end)) in starts.iter().zip(&ends).enumerate() {
         let at = axis(named.get(i).copied().unwrap_or(i as i64), x.shape.len())?;
         let step = steps.get(i).copied().unwrap_or(1);

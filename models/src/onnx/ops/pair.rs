@@ -81,7 +81,14 @@ impl Pair {
             Self::IntDiv => (x / y).trunc(),
             Self::Pow => x.powf(y),
             Self::Fmod => x % y,
-            Self::Mod => x - y * (x / y).floor(),
+            Self::Mod => {
+                let rest = x % y;
+                if rest != 0.0 && (rest < 0.0) != (y < 0.0) {
+                    rest + y
+                } else {
+                    rest
+                }
+            }
             Self::Max => {
                 if x.is_nan() || x > y {
                     x
@@ -127,7 +134,11 @@ impl Pair {
             Self::IntDiv => zip(x, y, out, |x, y| (x / y).trunc()),
             Self::Pow => zip(x, y, out, math::pow),
             Self::Fmod => zip(x, y, out, |x, y| x % y),
-            Self::Mod => zip(x, y, out, |x, y| x - y * (x / y).floor()),
+            Self::Mod => zip(x, y, out, |x, y| {
+                let rest = x % y;
+                let other = rest != 0.0 && (rest < 0.0) != (y < 0.0);
+                if other { rest + y } else { rest }
+            }),
             Self::Equal => zip(x, y, out, |x, y| truth(x == y)),
             Self::Greater => zip(x, y, out, |x, y| truth(x > y)),
             Self::GreaterOrEqual => zip(x, y, out, |x, y| truth(x >= y)),

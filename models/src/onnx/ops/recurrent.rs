@@ -4,7 +4,7 @@
 //! are here. The reference is written from the equations of the ONNX operators.
 
 use super::super::graph::Node;
-use super::super::tensor::{Tensor, Type};
+use super::super::tensor::{Tensor, Type, check_work};
 use super::super::value::{Builder, Run, Step, Value, arena_input, arg, constant, maybe, optional};
 use super::{Op, noted};
 use crate::kernels::{Gru, Lstm};
@@ -56,6 +56,7 @@ impl Sizes {
                 w.shape, r.shape
             ));
         }
+        check_work(&[length, directions, wide, inputs + hidden])?;
         refuse_variants(node, directions)?;
         Ok(Self {
             directions,
