@@ -50,9 +50,11 @@ async fn verify_stream(
     let mut tries = TRIES;
     loop {
         tries -= 1;
-        let (part, first) = walk_stream(context, stream).await?;
-        // A hole that retention made while the log was read looks like a difference: then it is read once more.
-        if !part.counts.differs() || tries == 0 {
+        let (part, first, seen) = walk_stream(context, stream).await?;
+        // A hole that retention made while the log was read looks like a difference, or leaves readings uncounted at the front: then
+        // it is read once more.
+        let is_whole = seen + part.counts.retired >= stream.samples;
+        if (is_whole && !part.counts.differs()) || tries == 0 {
             return Ok(part);
         }
         if context.history.kept(stream.stream.id).await?.first == first {
@@ -64,7 +66,7 @@ async fn verify_stream(
 async fn walk_stream(
     context: &Context,
     stream: &LoggedStream,
-) -> Result<(StreamVerified, Option<Place>), StoreError> {
+) -> Result<(StreamVerified, Option<Place>, u64), StoreError> {
     let history = context.history.as_ref();
     let kept = history.kept(stream.stream.id).await?;
     let mut walk = Walk::new(&context.versions, context.options, stream);
@@ -77,7 +79,7 @@ async fn walk_stream(
     loop {
         let rows = log.next_slice().await?;
         if rows.is_empty() {
-            return Ok((walk.report, kept.first));
+            return Ok((walk.report, kept.first, walk.seen));
         }
         let before = walk.seen;
         rows.into_iter().for_each(|row| walk.row(row));
