@@ -23,6 +23,10 @@ pub(super) fn compile(mut graph: Graph, options: &Options) -> Result<Plan, OnnxE
     let wanted = wanted_outputs(&graph, options)?;
     check_states(&graph, options)?;
     prune(&mut graph, &wanted, options);
+    graph
+        .nodes
+        .iter()
+        .try_for_each(|node| check_weights(&graph, node))?;
     let mut builder = Builder {
         uses: uses(&graph, &wanted, options),
         ..Builder::default()
@@ -127,6 +131,37 @@ fn uses(graph: &Graph, wanted: &[String], options: &Options) -> HashMap<String, 
         *uses.entry(name.clone()).or_default() += 1;
     }
     uses
+}
+
+/// Refuses weights that are not finite: training diverged. Other constants may be infinite, as masks are.
+fn check_weights(graph: &Graph, node: &Node) -> Result<(), OnnxError> {
+    let weights = match node.op.as_str() {
+        "MatMul" | "Gemm" => 0..2,
+        "Conv" => 1..2,
+        "GRU" | "LSTM" | "RNN" => 1..3,
+        _ => 0..0,
+    };
+    for name in node.inputs.iter().take(weights.end).skip(weights.start) {
+        let Some(tensor) = graph.constants.get(name) else {
+            continue;
+        };
+        let values = tensor.values().unwrap_or(&[]);
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let place = format!("initializer {name:?} {:?}", tensor.shape);
+            let reason = format!("element {at} is {}", values[at]);
+            return Err(OnnxError::new(&place, reason));
+        }
+    }
+    // A threshold of a tree may be infinite; its leaves are checked where the forest is built.
+    for name in ["coefficients", "intercepts", "base_values"] {
+        if let Some(super::graph::Attribute::Floats(values)) = node.attributes.get(name)
+            && let Some(at) = values.iter().position(|value| !value.is_finite())
+        {
+            let reason = format!("attribute {name}: element {at} is {}", values[at]);
+            return Err(OnnxError::new(&node.place(), reason));
+        }
+    }
+    Ok(())
 }
 
 fn compile_node(

@@ -14,6 +14,9 @@ pub const MAX_PARTS: usize = 400_000;
 /// Most strings (a tree ensemble has one per tree node).
 pub const MAX_STRINGS: usize = 4_000_000;
 
+/// Most nodes of a tree ensemble once its shared branches are copied: as many as there may be strings.
+pub const MAX_TREE_NODES: usize = MAX_STRINGS;
+
 /// Deepest nesting of the structures that are counted.
 pub const MAX_DEPTH: usize = 8;
 

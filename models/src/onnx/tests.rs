@@ -144,6 +144,21 @@ fn nodes_may_stand_in_any_order() {
 }
 
 #[test]
+fn weights_that_are_not_finite_are_refused_and_masks_are_not() {
+    let mut data = [0.5; 9];
+    data[7] = f32::NAN;
+    let product = vec![node("MatMul", &["x", "W"], &["y"])];
+    assert_eq!(
+        refusal(&model(product, vec![floats("W", &[3, 3], &data)])),
+        "initializer \"W\" [3, 3]: element 7 is NaN"
+    );
+    let mask = floats("M", &[3], &[0.0, f32::NEG_INFINITY, 0.0]);
+    let masked = vec![node("Add", &["x", "M"], &["y"])];
+    let plan = compiled(&model(masked, vec![mask]), &Options::default()).unwrap();
+    assert_eq!(run(&plan, &[1.0; 3]), [1.0, f32::NEG_INFINITY, 1.0]);
+}
+
+#[test]
 fn an_operator_or_attribute_that_is_not_supported_is_named() {
     let loops = vec![node("Loop", &["x"], &["y"])];
     assert_eq!(

@@ -183,6 +183,11 @@ def boosting_cases():
         ("lgbm-regressor", lightgbm.LGBMRegressor(**kind), T),
     ]:
         add(name, convert_lightgbm(model.fit(X, y), initial_types=types), rows)
+    # A split by a set of categories is a chain of comparisons that share one branch.
+    kinds = np.c_[X[:, :5], np.round(X[:, 5] * 2) + 8].astype(np.float32)
+    model = lightgbm.LGBMClassifier(**{**kind, "n_estimators": 4}, cat_smooth=1, min_data_per_group=5)
+    model.fit(kinds, (kinds[:, 5].astype(int) * 5 % 3 + Y2) % 3, categorical_feature=[5])
+    add("lgbm-categories", convert_lightgbm(model, initial_types=types), kinds[:60])
 
 
 def torch_cases():

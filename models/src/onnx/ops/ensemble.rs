@@ -1,10 +1,12 @@
 //! Tree ensembles as `ai.onnx.ml` writes them, in either of two forms, to lists of nodes and to the crate's forest.
 //!
-//! A row is `f32`, so a `double` threshold becomes the `f32` that decides every `f32` alike.
+//! A row is `f32`, so a `double` threshold becomes the `f32` that decides every `f32` alike. Branches that several nodes of a list
+//! lead to (a set of categories is a chain of `==` to one branch) are copied for the forest, within a limit.
 
 use std::collections::HashMap;
 
 use super::super::graph::Node;
+use super::super::limits::MAX_TREE_NODES;
 use crate::kernels::trees::{self, Aggregate, Forest, Mode};
 
 /// The trees of a node as they are written.
@@ -261,8 +263,22 @@ impl Ensemble {
     pub(super) fn forest(&self, features: usize, single: bool) -> Result<Forest, String> {
         let said = |mistake: crate::manifest::Mistake| mistake.to_string();
         let mut builder = trees::Builder::new(features, self.targets).map_err(said)?;
-        for (nodes, root) in &self.trees {
-            builder.tree(nodes, *root).map_err(said)?;
+        let mut total = 0;
+        for (at, (nodes, root)) in self.trees.iter().enumerate() {
+            let (size, shares) =
+                spread(nodes, *root).map_err(|why| format!("trees[{at}].{why}"))?;
+            total = size.saturating_add(total);
+            if shares && total > MAX_TREE_NODES {
+                return Err(format!(
+                    "trees[{at}]: copies of its shared branches bring the nodes over {MAX_TREE_NODES}"
+                ));
+            }
+            if shares {
+                let copies = laid_out(nodes, *root, |_| Ok(()))?;
+                builder.tree(&copies, 0).map_err(said)?;
+            } else {
+                builder.tree(nodes, *root).map_err(said)?;
+            }
         }
         let forest = builder.finish(self.aggregate, &[]).map_err(said)?;
         Ok(if single { forest.in_single() } else { forest })
@@ -319,11 +335,61 @@ impl Ensemble {
     }
 }
 
-/// The nodes of one tree, the root first.
+/// How many nodes a tree has once each shared branch is copied, and whether there is one. A cycle is refused.
+fn spread(nodes: &[trees::Node], root: usize) -> Result<(usize, bool), String> {
+    // Nodes below and including each; 0 until it is known.
+    let mut sizes = vec![0_usize; nodes.len()];
+    let mut above = vec![false; nodes.len()];
+    let mut path = vec![root];
+    while let Some(at) = path.last().copied() {
+        let mut size = 1_usize;
+        if let trees::Node::Branch {
+            when_true,
+            when_false,
+            ..
+        } = &nodes[at]
+        {
+            above[at] = true;
+            let ways = [*when_true, *when_false];
+            if let Some(way) = ways.into_iter().find(|way| sizes[*way] == 0) {
+                if above[way] {
+                    return Err(format!(
+                        "nodes[{at}]: leads to node {way} above it: a tree has no cycle"
+                    ));
+                }
+                path.push(way);
+                continue;
+            }
+            size = ways
+                .into_iter()
+                .fold(size, |size, way| size.saturating_add(sizes[way]));
+        }
+        sizes[at] = size;
+        path.pop();
+    }
+    let distinct = sizes.iter().filter(|size| **size > 0).count();
+    Ok((sizes[root], sizes[root] > distinct))
+}
+
+/// The nodes of one tree, each reached only once.
 fn reachable(
     nodes: &[trees::Node],
     root: usize,
     taken: &mut [bool],
+) -> Result<Vec<trees::Node>, String> {
+    laid_out(nodes, root, |at| {
+        if std::mem::replace(&mut taken[at], true) {
+            return Err(format!("node {at} is reached twice: a tree has no cycle"));
+        }
+        Ok(())
+    })
+}
+
+/// The nodes of one tree, the root first, one as often as ways lead to it. `visit` must end a cycle.
+fn laid_out(
+    nodes: &[trees::Node],
+    root: usize,
+    mut visit: impl FnMut(usize) -> Result<(), String>,
 ) -> Result<Vec<trees::Node>, String> {
     let mut list: Vec<trees::Node> = Vec::new();
     let mut waiting = std::collections::VecDeque::from([root]);
@@ -332,9 +398,7 @@ fn reachable(
         let node = nodes
             .get(at)
             .ok_or_else(|| format!("there is no node {at}"))?;
-        if std::mem::replace(&mut taken[at], true) {
-            return Err(format!("node {at} is reached twice: a tree has no cycle"));
-        }
+        visit(at)?;
         let mut node = node.clone();
         if let trees::Node::Branch {
             when_true,
@@ -401,4 +465,77 @@ fn aggregate(name: &str) -> Result<Aggregate, String> {
         "MAX" => Aggregate::Max,
         other => return Err(format!("attribute aggregate_function is {other:?}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn equal(threshold: f32, when_true: usize, when_false: usize) -> trees::Node {
+        trees::Node::Branch {
+            feature: 0,
+            mode: Mode::Equal,
+            threshold,
+            missing_goes_true: false,
+            when_true,
+            when_false,
+        }
+    }
+
+    fn ensemble(nodes: Vec<trees::Node>) -> Ensemble {
+        Ensemble {
+            trees: vec![(nodes, 0)],
+            targets: 1,
+            aggregate: Aggregate::Sum,
+            base: Vec::new(),
+        }
+    }
+
+    fn leaf_of(value: f32) -> trees::Node {
+        trees::Node::Leaf(vec![(0, value)])
+    }
+
+    #[test]
+    fn a_branch_that_several_nodes_lead_to_is_copied() {
+        let nodes = vec![
+            equal(1.0, 3, 1),
+            equal(4.0, 3, 2),
+            equal(6.0, 3, 5),
+            equal(4.0, 4, 5),
+            leaf_of(2.0),
+            leaf_of(-1.0),
+        ];
+        let ensemble = ensemble(nodes);
+        let forest = ensemble.forest(1, false).unwrap();
+        for x in 0..8_u8 {
+            let x = f32::from(x);
+            let mut output = [0.0];
+            forest.run(&[x], &mut output);
+            assert_eq!(output, [if x == 4.0 { 2.0 } else { -1.0 }], "{x}");
+            let exact = ensemble.exact(&[f64::from(x)], false).unwrap();
+            assert_eq!(exact, [f64::from(output[0])]);
+        }
+    }
+
+    #[test]
+    fn a_cycle_is_refused_where_it_closes() {
+        let nodes = vec![equal(1.0, 2, 1), equal(2.0, 2, 0), leaf_of(1.0)];
+        assert_eq!(
+            ensemble(nodes).forest(1, false).unwrap_err(),
+            "trees[0].nodes[1]: leads to node 0 above it: a tree has no cycle"
+        );
+        let itself = vec![equal(1.0, 0, 1), leaf_of(1.0)];
+        assert!(ensemble(itself).forest(1, false).is_err());
+    }
+
+    #[test]
+    fn copies_beyond_the_limit_are_refused_before_they_are_made() {
+        // Each node leads twice to the next: a leaf is reached 2^200 ways.
+        let mut nodes: Vec<_> = (1..=200).map(|next| equal(1.0, next, next)).collect();
+        nodes.push(leaf_of(1.0));
+        assert_eq!(
+            ensemble(nodes).forest(1, false).unwrap_err(),
+            "trees[0]: copies of its shared branches bring the nodes over 4000000"
+        );
+    }
 }
