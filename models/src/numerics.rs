@@ -300,7 +300,7 @@ pub(crate) fn dispatch(work: impl FnOnce()) {
     work();
 }
 
-/// Tests choose the portable build of a whole step by [`tests::portable`].
+/// Tests choose the portable build of a whole step by `tests::portable`.
 #[cfg(all(target_arch = "x86_64", not(test)))]
 #[inline(always)]
 fn is_portable() -> bool {

@@ -1,6 +1,6 @@
 //! Which versions are there, what they are to their endpoint, and the changes of both while the server runs.
 //!
-//! Owns the [`Shelf`] (what was found and loaded), the rows of status behind it ([`status`]), and the making of every next engine. One
+//! Owns the `Shelf` (what was found and loaded), the rows of status behind it (`status`), and the making of every next engine. One
 //! change at a time: a promotion commits its rows, then the engine is replaced, then streams follow it (`pipeline`). Promises that a
 //! version that is not ready serves nobody, that whatever was loaded goes on when a later load fails, and that an endpoint has one
 //! production version at any time.

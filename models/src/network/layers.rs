@@ -120,12 +120,12 @@ impl Layers {
         self.layers.iter().map(Dense::outputs).max().unwrap_or(0)
     }
 
-    /// Floats of scratch for [`ROWS`] rows at a time.
+    /// Floats of scratch for `ROWS` rows at a time.
     pub fn scratch_len(&self) -> usize {
         2 * ROWS * self.widest()
     }
 
-    /// Up to [`ROWS`] rows end to end, inside a dispatch.
+    /// Up to `ROWS` rows end to end, inside a dispatch.
     #[inline(always)]
     pub(crate) fn body(&self, inputs: &[f32], outputs: &mut [f32], scratch: &mut [f32]) {
         let Some((last, before)) = self.layers.split_last() else {

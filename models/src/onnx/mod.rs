@@ -3,7 +3,7 @@
 //! In reading order: `proto` and `scan` (the wire), `read` (bytes to a graph, all limits), `graph`, `tensor`, `ops` (what each
 //! operator means, twice: as a step and as a plain evaluation), `inputs` and `compile` (a graph to a plan), `plan` (running it).
 //! Knows no manifests, no features' meaning and no calibration. Promises: no protobuf compiler at build time, no byte sequence that
-//! makes it panic, no weight touched again after [`compile`], and a refusal that names node and operator. What is supported stands
+//! makes it panic, no weight touched again after [`compile()`], and a refusal that names node and operator. What is supported stands
 //! in `docs/ONNX.md`, which [`supported_operators`] writes.
 
 mod compile;
@@ -93,7 +93,7 @@ pub struct Outline {
 /// Reads a graph without compiling it.
 ///
 /// # Errors
-/// As [`compile`].
+/// As [`compile()`].
 pub fn outline(files: &Files, file: &str) -> Result<Outline, OnnxError> {
     let graph = read::read(files, file)?;
     let declared = |list: &[graph::Declared]| {

@@ -19,7 +19,7 @@ pub(super) struct Give {
     pub len: usize,
 }
 
-/// A graph of ONNX, compiled for one row; [`super::compile`] makes it.
+/// A graph of ONNX, compiled for one row; [`super::compile()`] makes it.
 pub struct Plan {
     graph: Graph,
     sources: Vec<Take>,

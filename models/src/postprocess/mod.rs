@@ -1,6 +1,6 @@
 //! What is made of a network's output row: an answer in the words of the endpoint's task.
 //!
-//! [`Head`] is what the manifest says; [`Answer`] is the head fitted to a network and an endpoint, with its floats in the stream's
+//! [`Head`] is what the manifest says; `Answer` is the head fitted to a network and an endpoint, with its floats in the stream's
 //! state. A calibrated threshold is learned in the second half of the calibration and never after. No allocation per row besides
 //! the numbers of the [`Output`] itself.
 
