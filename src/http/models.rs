@@ -300,7 +300,10 @@ pub async fn promote(
     let Path((endpoint, model, version)) = path?;
     let (asked, _) = reasons(&headers, &body)?;
     let version = format!("{model}/{version}");
-    let changed = site.registry.promote(&endpoint, &version, &asked).await;
+    let mut changed = site.registry.promote(&endpoint, &version, &asked).await;
+    if is_unknown(&changed) && look_now(&site).await {
+        changed = site.registry.promote(&endpoint, &version, &asked).await;
+    }
     Ok(changed_body(
         &site,
         changed.map_err(|error| problem(&error))?,
@@ -349,11 +352,32 @@ async fn set(
 ) -> Result<Json<ChangedBody>, Problem> {
     let Path((endpoint, model, version)) = path?;
     let version = format!("{model}/{version}");
-    let changed = site
-        .registry
-        .set_status(&endpoint, &version, status, &asked);
-    let changed = changed.await.map_err(|error| problem(&error))?;
-    Ok(changed_body(&site, changed))
+    let registry = &site.registry;
+    let mut changed = registry
+        .set_status(&endpoint, &version, status, &asked)
+        .await;
+    if is_unknown(&changed) && look_now(&site).await {
+        changed = registry
+            .set_status(&endpoint, &version, status, &asked)
+            .await;
+    }
+    Ok(changed_body(
+        &site,
+        changed.map_err(|error| problem(&error))?,
+    ))
+}
+
+fn is_unknown<T>(changed: &Result<T, ChangeError>) -> bool {
+    matches!(changed, Err(ChangeError::UnknownVersion { .. }))
+}
+
+/// A version that was added a moment ago is known only after the next look at the folder: that is taken now. Whether it was.
+async fn look_now(site: &super::Site) -> bool {
+    let looked = site.registry.reload().await;
+    if let Err(error) = &looked {
+        tracing::warn!(%error, "the folder of models could not be looked at");
+    }
+    looked.is_ok()
 }
 
 /// Puts the version that was in production before back.

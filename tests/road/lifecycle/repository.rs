@@ -57,6 +57,19 @@ async fn a_version_that_is_added_is_noticed_and_can_be_promoted() {
 }
 
 #[tokio::test]
+async fn a_version_that_was_added_a_moment_ago_is_promoted_without_waiting_for_a_look() {
+    let folder = Folder::new();
+    let server = TestServer::start_with(|raw| {
+        raw.models_dir = Some(folder.path().to_owned());
+        raw.inference.look_every_s = 0;
+    })
+    .await;
+    folder.add("1.1.0");
+    promote(&server, "mewma/1.1.0").await;
+    assert_eq!(production(&server).await, "mewma/1.1.0");
+}
+
+#[tokio::test]
 async fn a_reload_tells_what_it_loaded_and_a_second_one_nothing() {
     let folder = Folder::new();
     let server = server_on(&folder).await;
