@@ -174,10 +174,9 @@ fn another_file_under_the_same_device_is_refused_before_it_is_mixed_in() {
     );
     // It stops at the first nack; others may have been on their way.
     assert!(counted[..2] == [0, 0] && counted[2] >= 1, "{counted:?}");
-    assert_eq!(
-        count(&send(&one, port, &[]).output().unwrap(), "already stored"),
-        50
-    );
+    let again = send(&one, port, &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert_eq!(count(&again, "already stored"), 50, "{said}");
     let new_epoch = send(&other, port, &["--epoch", "1"]).output().unwrap();
     assert_eq!(count(&new_epoch, "acked"), 80);
 }

@@ -243,14 +243,17 @@ fn answer(row: &Row, outbox: &Arc<Outbox>, said: Said) {
     }
 }
 
-/// Tells the connection that took over: all but the predictions, which its predecessor was given.
+/// Tells the connection that took over what became of its predecessor's numbers: all but the predictions, which that one was
+/// given. A refusal that took no number says nothing of one: what the predecessor sent under a taken number is not what the
+/// new connection sends under it.
 fn inherit(row: &Row, holder: &Arc<Outbox>, gap: Option<(u64, u64)>) {
     let said = Said {
         gap,
         ..Said::default()
     };
     match &row.what {
-        What::Refusal(_) => answer(row, holder, said),
+        What::Refusal(refusal) if refusal.consumed => answer(row, holder, said),
+        What::Refusal(_) => {}
         _ => {
             if let Some((from, to)) = gap {
                 let epoch = holder.epoch_tag(row.after.epoch);
@@ -267,5 +270,61 @@ fn ack(row: &Row, outbox: &Arc<Outbox>, late: Option<u64>, is_first: bool) {
         Some(high) if is_first => outbox.ack_reading(epoch, high, late),
         Some(high) => outbox.ack(epoch, high, late),
         None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::push::Drained;
+    use crate::stream::{Marks, RefusalRow, StreamKey, StreamRef};
+    use tidegate_protocol::NackCode;
+
+    /// A refusal of number 49 of a stream that has committed it.
+    fn refusal(code: NackCode, consumed: bool) -> Row {
+        let key = StreamKey::live("pump-health".parse().unwrap(), "rig-1".parse().unwrap());
+        let refusal = RefusalRow {
+            epoch: 0,
+            seq: Some(49),
+            code,
+            message: "no".to_owned(),
+            consumed,
+            at: 0,
+        };
+        Row {
+            id: 0,
+            stream: Arc::new(StreamRef { id: 1, key }),
+            after: Marks {
+                high_water: Some(49),
+                ..Marks::default()
+            },
+            what: What::Refusal(Arc::new(refusal)),
+            gaps: None,
+            snapshot: None,
+            mark: None,
+        }
+    }
+
+    fn heard(row: &Row) -> Drained {
+        let holder = Outbox::for_task(Some(0), false);
+        inherit(row, &holder, None);
+        let mut drained = Drained::default();
+        holder.drain(&mut drained);
+        drained
+    }
+
+    #[test]
+    fn a_connection_that_took_over_is_not_refused_for_what_its_predecessor_sent_under_a_taken_number()
+     {
+        let apart = heard(&refusal(NackCode::SeqReused, false));
+        assert!(
+            apart.messages.is_empty() && apart.ack.is_none(),
+            "{apart:?}"
+        );
+        let consumed = heard(&refusal(NackCode::BadReading, true));
+        assert!(
+            matches!(&consumed.messages[..], [ServerMessage::Nack(nack)] if nack.seq == Some(49))
+        );
+        assert_eq!(consumed.ack.map(|ack| ack.seq), Some(49));
     }
 }
