@@ -5,12 +5,12 @@
 
 mod drain;
 
-use crate::config::Config;
+use crate::config::{Config, Connections};
 use crate::http::{self, Site};
 use crate::inference::{Engine, Engines, quiet_steps};
 use crate::ingest::mqtt::{self, MqttStatus, Stopping};
 use crate::pipeline::{Pipeline, Recorder, follow, rescue, sweep};
-use crate::push::Hub;
+use crate::push::{Hub, Linger};
 use crate::registry::{self, OpenError, Registry};
 use crate::store::lock::FileLock;
 use crate::store::writer::writer;
@@ -212,6 +212,7 @@ async fn lay_road(
         Arc::clone(&hub),
         handle,
         rates,
+        linger(&config.connections),
         config.clone(),
         high_stream,
     );
@@ -224,6 +225,16 @@ async fn lay_road(
     // Ends with its feed's sender, which the pipeline holds.
     tokio::spawn(hub.run(feed));
     Ok((pipeline, writing))
+}
+
+/// Where acks wait for a prediction to leave with; ends with the pipeline and the last connection.
+fn linger(connections: &Connections) -> Option<Linger> {
+    let time = connections.ack_linger;
+    (!time.is_zero()).then(|| {
+        let (linger, lingering) = Linger::new(connections.max);
+        tokio::spawn(lingering.run(time));
+        linger
+    })
 }
 
 fn open_mqtt(config: &Config, pipeline: &Arc<Pipeline>, tasks: &Tasks) -> Option<Arc<MqttStatus>> {

@@ -4,6 +4,10 @@ use clap::Parser;
 use std::process::ExitCode;
 use tidegate::cli::{Cli, one_line};
 
+/// Rows and messages are made on one thread and dropped on another, which glibc's allocator pays for with locks.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // candle's kernels start their thread pool on first use; one thread is fastest for rows, and steps run across sessions.
     // SAFETY: no other thread exists yet.

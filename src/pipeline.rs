@@ -26,7 +26,7 @@ use warming::Warming;
 
 use crate::config::{Config, RawInference};
 use crate::inference::{Engines, Served, Turns};
-use crate::push::{Hub, Outbox};
+use crate::push::{Hub, Linger, Outbox};
 use crate::session::{Admission, Checked, Numbers, Session, SessionCell, Sessions};
 use crate::store::writer::{Entry, Full, WriterHandle};
 use crate::store::{Store, StoreError};
@@ -131,6 +131,8 @@ pub struct Pipeline {
     pub sessions: Sessions,
     /// What passes.
     pub rates: Arc<Rates>,
+    /// Where acks of WebSockets wait for a prediction to leave with; `None` says each at once.
+    pub linger: Option<Linger>,
     writer: WriterHandle<Origin>,
     /// Streams that need another version.
     failing: mpsc::Sender<Failing>,
@@ -158,6 +160,7 @@ impl Pipeline {
         hub: Arc<Hub>,
         writer: WriterHandle<Origin>,
         rates: Arc<Rates>,
+        linger: Option<Linger>,
         config: Config,
         high_stream: i64,
     ) -> (Self, FailingStreams) {
@@ -169,6 +172,7 @@ impl Pipeline {
             hub,
             sessions: Sessions::default(),
             rates,
+            linger,
             writer,
             failing,
             moves: Moves::default(),

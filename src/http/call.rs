@@ -66,7 +66,7 @@ async fn open(site: &Site, key: &StreamKey, pin: Option<&Arc<Served>>) -> Result
     }
     Ok(Link {
         session,
-        outbox: Outbox::for_peer(None, false, pipeline.config().connections.outbox),
+        outbox: Outbox::for_peer(None, false, pipeline.config().connections.outbox, None),
         generation: None,
         epoch,
     })

@@ -200,7 +200,8 @@ fn take_hold(
     }
     let epoch = request.epoch.unwrap_or(now.marks.epoch);
     let most = pipeline.config().connections.outbox;
-    let outbox = Outbox::for_peer(Some(epoch), request.push_committed, most);
+    let linger = pipeline.linger.clone();
+    let outbox = Outbox::for_peer(Some(epoch), request.push_committed, most, linger);
     now.generation = request.number;
     if let Some(older) = now.holder.replace(Arc::clone(&outbox)) {
         let reason = "a newer connection of this stream took over";
@@ -398,6 +399,8 @@ impl Stream {
     /// The server stops: everything taken is committed and acked before the goodbye, within the deadline.
     async fn finish(&mut self) -> Ending {
         let deadline = Instant::now() + self.pipeline.config().connections.drain;
+        // Before the look at what is pending: who settles the last row sees it under the same lock.
+        self.link.outbox.finish();
         loop {
             let settled = self.link.session.lock().pending() == 0;
             if let Err(ending) = self.flush().await {

@@ -1,6 +1,6 @@
 //! After the commit: sessions settle, devices get their acks, subscribers their events.
 //!
-//! Runs on the writer's task, in commit order, and never waits.
+//! Runs in commit order on a task of its own, beside the writer's next commit, and never waits.
 
 use super::{Arrival, Arrived, Link, prediction};
 use crate::push::{Hub, Outbox};
@@ -159,9 +159,8 @@ impl Recorder {
         if owner.exclusive && !Arc::ptr_eq(holder, &owner.outbox) {
             inherit(row, holder, owner.gap);
         }
-        // One that stops waits for the stream's last row, and that row may have had nothing to say to it.
         if session.pending() == 0 {
-            holder.wake();
+            holder.settled();
         }
     }
 

@@ -1,8 +1,8 @@
 //! The consumer of the committed log on behalf of subscribers, and who is online.
 //!
-//! The writer's task hands committed samples over without waiting; when the hub's queue is full it reads what it missed from the store, so
+//! The task that settles commits hands committed samples over without waiting; when the hub's queue is full it reads what it missed from the store, so
 //! the flow has every commit once and in order. Gives a batch out in parts and lets go of its lock between them, so that whoever tells an
-//! event of the moment, the writer's task among them, never waits for long. How a subscription gets into the flow is in `recover.rs`.
+//! event of the moment, the settling task among them, never waits for long. How a subscription gets into the flow is in `recover.rs`.
 
 use super::flow::{Batch, Committed, Flow};
 use super::{Pattern, Subscriber, topics};

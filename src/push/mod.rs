@@ -11,6 +11,7 @@ mod flow_tests;
 mod hub;
 #[cfg(test)]
 mod hub_tests;
+mod linger;
 pub mod live;
 mod outbox;
 mod reach;
@@ -26,6 +27,7 @@ mod weight;
 pub use event::Event;
 pub use flow::Listener;
 pub use hub::{Hub, HubFeed};
+pub use linger::{Linger, Lingering};
 pub use outbox::{Closing, Drained, OUTBOX_MESSAGES, Outbox};
 pub use recover::{RecoverError, Recovery, Subscribed};
 pub use subscriber::Subscriber;

@@ -1,14 +1,16 @@
 //! What waits to be said to one device besides its provisional predictions.
 //!
-//! Owns a bounded list and one cumulative ack. The writer's task puts things in after a commit and never waits; the task that owns the
+//! Owns a bounded list and one cumulative ack. The task that settles commits puts things in after a commit and never waits; the task that owns the
 //! socket (or the broker's client) takes them out. Order: what is listed goes before the ack, so a nack or gap
-//! always precedes the ack that covers its number. When it is full the peer reads too slowly and is closed with 4008.
+//! always precedes the ack that covers its number. When it is full the peer reads too slowly and is closed with 4008. An ack alone
+//! may linger ([`super::linger`]) for a prediction to leave with.
 
+use super::linger::Linger;
 use crate::stream::StreamKey;
 use crate::telemetry::metric;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tidegate_protocol::message::{Ack, ServerError};
 use tidegate_protocol::{CloseCode, ErrorCode, ServerMessage};
 use tokio::sync::mpsc::error::TrySendError;
@@ -20,8 +22,8 @@ pub const OUTBOX_MESSAGES: usize = 8_192;
 /// How to wake whoever empties the outbox.
 #[derive(Debug)]
 pub enum Wake {
-    /// One task waits for this outbox alone.
-    Task(Notify),
+    /// One task waits for this outbox alone; acks may linger.
+    Task(Notify, Option<Linger>),
     /// One task serves the outboxes of many streams. Each stands in its queue at most once, and there are no more of them than the
     /// queue has places, so it never fills.
     Shared(StreamKey, mpsc::Sender<Arc<Outbox>>),
@@ -71,7 +73,18 @@ impl Drained {
 #[derive(Debug, Default)]
 struct Waiting {
     drained: Drained,
+    /// Whoever empties it was woken.
     listed: bool,
+    /// The next tick looks at it.
+    lingers: bool,
+}
+
+/// How soon something must leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    Now,
+    /// With the next prediction, or soon.
+    Soon,
 }
 
 /// See the module.
@@ -85,6 +98,8 @@ pub struct Outbox {
     owed: AtomicU64,
     /// The epoch that messages leave out; `None` names every epoch (MQTT, HTTP).
     home_epoch: Option<u64>,
+    /// Nothing more is taken in: every answer is waited for.
+    finishing: AtomicBool,
     /// Predictions are delivered only after commit.
     pub push_committed: bool,
 }
@@ -92,12 +107,17 @@ pub struct Outbox {
 impl Outbox {
     /// An outbox of a connection that its own task empties.
     pub fn for_task(home_epoch: Option<u64>, push_committed: bool) -> Arc<Self> {
-        Self::for_peer(home_epoch, push_committed, OUTBOX_MESSAGES)
+        Self::for_peer(home_epoch, push_committed, OUTBOX_MESSAGES, None)
     }
 
-    /// The same, for a peer for whom `most` messages may wait.
-    pub fn for_peer(home_epoch: Option<u64>, push_committed: bool, most: usize) -> Arc<Self> {
-        let wake = Wake::Task(Notify::new());
+    /// The same, for a peer for whom `most` messages may wait, and whose acks may linger.
+    pub fn for_peer(
+        home_epoch: Option<u64>,
+        push_committed: bool,
+        most: usize,
+        linger: Option<Linger>,
+    ) -> Arc<Self> {
+        let wake = Wake::Task(Notify::new(), linger);
         Self::new(wake, most, home_epoch, push_committed)
     }
 
@@ -116,6 +136,7 @@ impl Outbox {
             most,
             wake,
             owed: AtomicU64::new(0),
+            finishing: AtomicBool::new(false),
             home_epoch,
             push_committed,
         })
@@ -124,7 +145,7 @@ impl Outbox {
     /// The stream of a shared outbox.
     pub fn stream(&self) -> Option<&StreamKey> {
         match &self.wake {
-            Wake::Task(_) => None,
+            Wake::Task(..) => None,
             Wake::Shared(stream, _) => Some(stream),
         }
     }
@@ -136,7 +157,7 @@ impl Outbox {
 
     /// Adds a message that goes before the next ack.
     pub fn say(self: &Arc<Self>, message: ServerMessage) {
-        self.put(|drained| {
+        self.put(Haste::Now, |drained| {
             if drained.messages.len() >= self.most {
                 drained.left_out += 1;
                 drained.closing.get_or_insert_with(|| too_slow(self.most));
@@ -159,7 +180,7 @@ impl Outbox {
 
     fn ack_owed(self: &Arc<Self>, epoch: u64, seq: u64, late: Option<u64>, owed: u64) {
         let tag = self.epoch_tag(epoch);
-        self.put(|drained| {
+        self.put(Haste::Soon, |drained| {
             drained.owed += owed;
             // It could cover a nack or a gap that was left out.
             if drained.left_out > 0 {
@@ -190,12 +211,12 @@ impl Outbox {
 
     /// The publish with this number is committed.
     pub fn receipt(self: &Arc<Self>, number: u64) {
-        self.put(|drained| drained.receipts.push(number));
+        self.put(Haste::Now, |drained| drained.receipts.push(number));
     }
 
     /// The publish with this number will not be committed: it must not be acknowledged.
     pub fn abandon(self: &Arc<Self>, number: u64) {
-        self.put(|drained| drained.abandoned.push(number));
+        self.put(Haste::Now, |drained| drained.abandoned.push(number));
     }
 
     /// Ends the connection once the rest is said; the first reason stays.
@@ -205,31 +226,66 @@ impl Outbox {
             message: message.to_owned(),
             retry_after_ms: None,
         });
-        self.put(|drained| {
+        self.put(Haste::Now, |drained| {
             drained.closing.get_or_insert(Closing { code, error });
         });
     }
 
-    /// Wakes whoever empties it, though nothing is to be said.
-    pub fn wake(self: &Arc<Self>) {
-        self.put(|_| {});
+    /// From now on nothing lingers, and [`Self::settled`] wakes whoever empties it.
+    pub fn finish(&self) {
+        self.finishing.store(true, Ordering::Relaxed);
     }
 
-    fn put(self: &Arc<Self>, change: impl FnOnce(&mut Drained)) {
+    /// The stream's last row is durable, and may have had nothing to say to a connection that waits for it.
+    pub fn settled(self: &Arc<Self>) {
+        if self.finishing.load(Ordering::Relaxed) {
+            self.put(Haste::Now, |_| {});
+        }
+    }
+
+    fn put(self: &Arc<Self>, haste: Haste, change: impl FnOnce(&mut Drained)) {
         let mut waiting = self.waiting.lock();
         let before = waiting.drained.messages.len();
         change(&mut waiting.drained);
         count_waiting(before, waiting.drained.messages.len());
-        let was_listed = std::mem::replace(&mut waiting.listed, true);
+        if waiting.listed || (haste == Haste::Soon && self.linger(&mut waiting)) {
+            return;
+        }
+        waiting.listed = true;
         drop(waiting);
         match &self.wake {
-            Wake::Task(notify) if !was_listed => notify.notify_one(),
-            Wake::Shared(_, ready) if !was_listed => {
+            Wake::Task(notify, _) => notify.notify_one(),
+            Wake::Shared(_, ready) => {
                 // The receiver is gone only when the server has stopped.
                 let listed = ready.try_send(Arc::clone(self));
                 debug_assert!(!matches!(listed, Err(TrySendError::Full(_))), "see `Wake`");
             }
-            _ => {}
+        }
+    }
+
+    /// Whether what waits may go on waiting for the next tick.
+    fn linger(self: &Arc<Self>, waiting: &mut Waiting) -> bool {
+        let Wake::Task(_, Some(linger)) = &self.wake else {
+            return false;
+        };
+        if self.finishing.load(Ordering::Relaxed) {
+            return false;
+        }
+        waiting.lingers = waiting.lingers || linger.remember(self);
+        waiting.lingers
+    }
+
+    /// The tick has come: what still waits is said.
+    pub(super) fn speak_up(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.lingers = false;
+        if waiting.listed || waiting.drained.ack.is_none() {
+            return;
+        }
+        waiting.listed = true;
+        drop(waiting);
+        if let Wake::Task(notify, _) = &self.wake {
+            notify.notify_one();
         }
     }
 
@@ -250,7 +306,7 @@ impl Outbox {
     /// Waits until something was put in since the last drain.
     pub async fn ready(&self) {
         match &self.wake {
-            Wake::Task(notify) => notify.notified().await,
+            Wake::Task(notify, _) => notify.notified().await,
             Wake::Shared(..) => std::future::pending().await,
         }
     }
@@ -284,6 +340,8 @@ fn too_slow(most: usize) -> Closing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
+    use std::time::Duration;
     use tidegate_protocol::message::Gap;
 
     #[test]
@@ -309,6 +367,47 @@ mod tests {
         );
         outbox.drain(&mut drained);
         assert!(drained.ack.is_none() && drained.messages.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_ack_lingers_for_a_message_and_leaves_alone_at_the_tick() {
+        let (linger, lingering) = Linger::new(4);
+        let outbox = Outbox::for_peer(Some(0), false, 8, Some(linger));
+        let mut drained = Drained::default();
+        outbox.ack(0, 4, None);
+        assert!(
+            outbox.ready().now_or_never().is_none(),
+            "it was said at once"
+        );
+        outbox.say(ServerMessage::Gap(Gap {
+            epoch: None,
+            from: 5,
+            to: 5,
+        }));
+        outbox.ready().await;
+        outbox.drain(&mut drained);
+        assert_eq!(drained.ack.as_ref().map(|ack| ack.seq), Some(4));
+        outbox.ack(0, 6, None);
+        let ticking = tokio::spawn(lingering.run(Duration::from_millis(1)));
+        outbox.ready().await;
+        outbox.drain(&mut drained);
+        assert_eq!(drained.ack.as_ref().map(|ack| ack.seq), Some(6));
+        drop(outbox);
+        ticking
+            .await
+            .expect("it ends when nobody can put anything in");
+    }
+
+    #[tokio::test]
+    async fn an_ack_is_said_at_once_where_the_queue_is_full_or_the_connection_finishes() {
+        let (linger, _lingering) = Linger::new(1);
+        let outboxes = [(); 3].map(|()| Outbox::for_peer(Some(0), false, 8, Some(linger.clone())));
+        outboxes[2].finish();
+        outboxes.iter().for_each(|outbox| outbox.ack(0, 1, None));
+        let said = outboxes
+            .each_ref()
+            .map(|outbox| outbox.ready().now_or_never());
+        assert_eq!(said, [None, Some(()), Some(())]);
     }
 
     #[test]
@@ -354,7 +453,7 @@ mod tests {
 
     #[test]
     fn no_ack_leaves_behind_a_nack_that_found_no_room() {
-        let outbox = Outbox::for_peer(Some(0), false, 1);
+        let outbox = Outbox::for_peer(Some(0), false, 1, None);
         let gap = |seq| {
             ServerMessage::Gap(Gap {
                 epoch: None,

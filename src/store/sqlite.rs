@@ -37,6 +37,10 @@ use tokio::time::timeout;
 
 /// Connections that read beside the writer.
 const READERS: u32 = 4;
+/// Page cache of the writing connection, KiB (negative: not pages); taken as it is needed.
+const WRITER_CACHE: &str = "-65536";
+/// Pages of 4 KiB in the WAL before they are copied into the database: 32 MiB, which is also about what the WAL file takes.
+const CHECKPOINT_PAGES: &str = "8192";
 /// Longest wait for the readers, and then for the writer, when the store closes.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -79,6 +83,9 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             // The rows that this connection writes follow from each other; a check a row would cost a tenth of a commit.
             .foreign_keys(false)
+            // Every stream has its own leaf in each index: these stay in memory, and are copied into the file once in many commits.
+            .pragma("cache_size", WRITER_CACHE)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .synchronous(synchronous);
         copy::inspect(file).await?;
         let mut writer = SqliteConnection::connect_with(&writing).await?;

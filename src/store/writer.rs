@@ -4,7 +4,7 @@
 //! and the sample ids. Promises: rows of one stream commit in position order; a batch commits whole or not at all; a failed
 //! or unknown outcome is retried as the same batch, but never before positions were read again; a stream whose row the store
 //! will never take is stopped alone; once another server took the database over nothing is committed any more. What was
-//! committed goes to a [`CommitSink`], on this task, in commit order.
+//! committed goes to a [`CommitSink`], on a task of its own beside the next commit, in commit order.
 //!
 //! Idle, it commits a row at once. Under load commits start `commit_interval` apart, so that many rows share a sync.
 
@@ -35,7 +35,10 @@ pub struct Entry<T> {
     pub owner: T,
 }
 
-/// Who hears of commits. Called on the writer's task: must not block.
+/// Batches that may wait to be settled before the writer waits: one is settled while the next is committed.
+const SETTLING: usize = 2;
+
+/// Who hears of commits, one call after the other: must not block.
 pub trait CommitSink<T>: Send + 'static {
     /// These rows are durable, in this order.
     fn committed(&mut self, entries: Vec<Entry<T>>);
@@ -148,11 +151,34 @@ impl<T> WriterHandle<T> {
     }
 }
 
+/// What became of rows.
+enum Settled<T> {
+    Committed(Vec<Entry<T>>),
+    Stopped(Vec<Entry<T>>),
+}
+
+/// Tells the sink, in order, until the writer is done.
+async fn settle<T, S: CommitSink<T>>(mut settled: mpsc::Receiver<Settled<T>>, mut sink: S) {
+    while let Some(settled) = settled.recv().await {
+        match settled {
+            Settled::Committed(entries) => sink.committed(entries),
+            Settled::Stopped(entries) => sink.stopped(entries),
+        }
+    }
+}
+
 /// The writer's task.
 pub struct Writer<T, S> {
+    sink: S,
+    work: Work<T>,
+    settled: mpsc::Receiver<Settled<T>>,
+}
+
+/// What the writer works with.
+struct Work<T> {
     store: Arc<dyn Store>,
     queue: mpsc::Receiver<Entry<T>>,
-    sink: S,
+    settled: mpsc::Sender<Settled<T>>,
     config: StoreConfig,
     health: Arc<StoreHealth>,
     next_id: u64,
@@ -175,22 +201,38 @@ where
         queue: sender,
         health: Arc::clone(&health),
     };
-    (
-        handle,
-        Writer {
-            store,
-            queue,
-            sink,
-            config,
-            health,
-            next_id: high_id + 1,
-        },
-    )
+    let (sender, settled) = mpsc::channel(SETTLING);
+    let work = Work {
+        store,
+        queue,
+        settled: sender,
+        config,
+        health,
+        next_id: high_id + 1,
+    };
+    let writer = Writer {
+        sink,
+        work,
+        settled,
+    };
+    (handle, writer)
 }
 
 impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
-    /// Runs until `flush` is cancelled and everything that was admitted is committed.
-    pub async fn run(mut self, flush: CancellationToken) {
+    /// Runs until `flush` is cancelled and everything that was admitted is committed and settled.
+    pub async fn run(self, flush: CancellationToken) {
+        let settling = tokio::spawn(settle(self.settled, self.sink));
+        self.work.run(flush).await;
+        if let Err(error) = settling.await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+impl<T: Send + 'static> Work<T> {
+    async fn run(mut self, flush: CancellationToken) {
         let mut last_start = Instant::now() - self.config.commit_interval;
         let mut batch = Vec::new();
         while self.gather(&mut batch, last_start, &flush).await {
@@ -253,9 +295,9 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
                 Ok(()) => {
                     self.health.failing.store(false, Ordering::Relaxed);
                     metrics::counter!(metric::STORE_COMMITS).increment(1);
-                    return self.sink.committed(batch);
+                    return self.tell(Settled::Committed(batch)).await;
                 }
-                Err(StoreError::Fenced) => return self.give_up(batch),
+                Err(StoreError::Fenced) => return self.give_up(batch).await,
                 Err(error) if is_poison(&error) => {
                     drop(rows);
                     tracing::error!(%error, "the store refused a row; committing stream by stream");
@@ -288,16 +330,16 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
             match self.store.commit(&rows).await {
                 Ok(()) => {
                     self.health.failing.store(false, Ordering::Relaxed);
-                    return self.sink.committed(part);
+                    return self.tell(Settled::Committed(part)).await;
                 }
-                Err(StoreError::Fenced) => return self.give_up(part),
+                Err(StoreError::Fenced) => return self.give_up(part).await,
                 Err(error) if is_poison(&error) => {
                     let stream = &part[0].row.stream.key;
                     tracing::error!(%error, %stream, rows = part.len(), "stream stopped");
                     metrics::counter!(metric::STREAMS_STOPPED).increment(1);
                     // It answers: the fault is the row's.
                     self.health.failing.store(false, Ordering::Relaxed);
-                    return self.sink.stopped(part);
+                    return self.tell(Settled::Stopped(part)).await;
                 }
                 Err(error) => {
                     self.note_failure(&error, part.len(), wait);
@@ -316,13 +358,19 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
     }
 
     /// Another server took over: nothing of these rows was committed by this one, and nothing will be.
-    fn give_up(&mut self, batch: Vec<Entry<T>>) {
+    async fn give_up(&mut self, batch: Vec<Entry<T>>) {
         if !self.health.is_lost() {
             tracing::error!("{}: this one stops", StoreError::Fenced);
             self.health.lost.cancel();
         }
         metrics::counter!(metric::STREAMS_STOPPED).increment(spans(&batch).len() as u64);
-        self.sink.stopped(batch);
+        self.tell(Settled::Stopped(batch)).await;
+    }
+
+    /// Waits only while [`SETTLING`] batches wait already.
+    async fn tell(&self, settled: Settled<T>) {
+        // The receiver is gone only after a panic, which the caller of `run` gets.
+        let _ = self.settled.send(settled).await;
     }
 
     /// Stored positions, asked for until the store answers: a try without them could take what is committed for a
@@ -348,13 +396,13 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
         let spans = spans(&batch);
         let ids: Vec<i64> = spans.keys().copied().collect();
         let Some(found) = self.standing(&ids).await else {
-            self.give_up(batch);
+            self.give_up(batch).await;
             return Vec::new();
         };
         let stands = |id: i64| found.get(&id).copied().unwrap_or(0);
         if ids.iter().all(|id| stands(*id) == spans[id].1) {
             self.health.failing.store(false, Ordering::Relaxed);
-            self.sink.committed(batch);
+            self.tell(Settled::Committed(batch)).await;
             return Vec::new();
         }
         let (again, stopped): (Vec<_>, Vec<_>) = batch.into_iter().partition(|entry| {
@@ -368,7 +416,7 @@ impl<T: Send + 'static, S: CommitSink<T>> Writer<T, S> {
             );
             let streams = self::spans(&stopped).len() as u64;
             metrics::counter!(metric::STREAMS_STOPPED).increment(streams);
-            self.sink.stopped(stopped);
+            self.tell(Settled::Stopped(stopped)).await;
         }
         again
     }
