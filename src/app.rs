@@ -206,16 +206,16 @@ async fn lay_road(
     // Not tracked: no peer waits for them, and a store that hangs must not hold up a stop. What they leave is made up for at the next start.
     tokio::spawn(gatherer.run(tasks.stop.clone()));
     tokio::spawn(keeper.run(tasks.stop.clone()));
-    let (pipeline, failing) = Pipeline::new(
+    let (mut pipeline, failing) = Pipeline::new(
         engines,
         store,
         Arc::clone(&hub),
         handle,
         rates,
-        linger(&config.connections),
         config.clone(),
         high_stream,
     );
+    pipeline.linger = linger(&config.connections);
     let pipeline = Arc::new(pipeline);
     let rescuing = rescue(Arc::clone(&pipeline), failing, tasks.stop.clone());
     tasks.tracker.spawn(rescuing);

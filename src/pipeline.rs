@@ -31,7 +31,7 @@ use crate::session::{Admission, Checked, Numbers, Session, SessionCell, Sessions
 use crate::store::writer::{Entry, Full, WriterHandle};
 use crate::store::{Store, StoreError};
 use crate::stream::{PublishMark, Row, SampleRow, What};
-use crate::telemetry::{Rates, metric};
+use crate::telemetry::{Rates, Stage};
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::sync::Arc;
@@ -160,7 +160,6 @@ impl Pipeline {
         hub: Arc<Hub>,
         writer: WriterHandle<Origin>,
         rates: Arc<Rates>,
-        linger: Option<Linger>,
         config: Config,
         high_stream: i64,
     ) -> (Self, FailingStreams) {
@@ -172,7 +171,7 @@ impl Pipeline {
             hub,
             sessions: Sessions::default(),
             rates,
-            linger,
+            linger: None,
             writer,
             failing,
             moves: Moves::default(),
@@ -218,7 +217,8 @@ impl Pipeline {
                     let Some(arrival) = arrivals.front() else {
                         break;
                     };
-                    self.answer_known(link, arrival, replies).await?;
+                    // Boxed: it is seldom needed, and its size would weigh on every connection.
+                    Box::pin(self.answer_known(link, arrival, replies)).await?;
                     arrivals.pop_front();
                 }
             }
@@ -232,6 +232,7 @@ impl Pipeline {
         arrivals: &mut VecDeque<Arrival>,
         replies: &mut Vec<ServerMessage>,
     ) -> Result<Pause, TakeError> {
+        let ready = Instant::now();
         // Before the room in the store, which others need while this one waits.
         let dear = self.dear(&link.session);
         let turn = match &dear {
@@ -245,7 +246,7 @@ impl Pipeline {
         // A reading brings at most an epoch row and its own; a new stream one more.
         let rows = 2 * arrivals.len().min(STEPS_A_LOCK) + 1;
         let permits = self.room(rows).await?;
-        let steps = || self.step_some(link, arrivals, replies, permits);
+        let steps = || self.step_some(link, arrivals, replies, permits, ready);
         match turn {
             None => steps(),
             Some(turn) => turn.run(steps),
@@ -266,11 +267,13 @@ impl Pipeline {
         arrivals: &mut VecDeque<Arrival>,
         replies: &mut Vec<ServerMessage>,
         mut permits: mpsc::PermitIterator<'_, Entry<Origin>>,
+        ready: Instant,
     ) -> Result<Pause, TakeError> {
-        let start = Instant::now();
         let cell = Arc::clone(&link.session);
         let mut session = cell.lock();
         check_hold(&session, link)?;
+        let start = Instant::now();
+        self.rates.took(Stage::Wait, start - ready);
         let mut record = |row: Row, origin: Origin| {
             let permit = permits.next().expect("room for every row was reserved");
             permit.send(origin.entry(row));
@@ -289,8 +292,7 @@ impl Pipeline {
             }
         }
         drop(session);
-        metrics::histogram!(metric::STAGE_SECONDS, "stage" => "compute")
-            .record(start.elapsed().as_secs_f64());
+        self.rates.took(Stage::Compute, start.elapsed());
         Ok(Pause::Done)
     }
 

@@ -2,10 +2,12 @@
 //!
 //! Nothing per reading is logged above debug. Metric labels are few and fixed; device ids are never labels.
 
+use metrics::{Counter, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 /// Names of metrics: `noun_unit` for gauges and histograms, `noun_unit_total` for counters.
@@ -46,7 +48,7 @@ pub mod metric {
     pub const FAILING_STREAMS: &str = "tidegate_failing_streams_total";
     /// Sessions in memory.
     pub const SESSIONS: &str = "tidegate_sessions";
-    /// Time a stage takes, by `stage`: compute, push, store.
+    /// Time a stage takes, by `stage`: decode, wait, compute, push, store.
     pub const STAGE_SECONDS: &str = "tidegate_stage_seconds";
     /// Rows waiting for the writer.
     pub const STORE_QUEUE: &str = "tidegate_store_queue_rows";
@@ -162,32 +164,85 @@ pub fn metrics_handle() -> Result<PrometheusHandle, BuildError> {
     Ok(RECORDER.get_or_init(|| handle).clone())
 }
 
-/// Counts of what passes, behind the rates that subscribers of `system` see.
-#[derive(Debug, Default)]
+/// A door that readings come through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// A device's WebSocket.
+    Ws,
+    /// The broker.
+    Mqtt,
+    /// A request.
+    Http,
+}
+
+/// A stage of the road. What is taken together is timed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Bytes to checked readings.
+    Decode,
+    /// For a turn, for room in the store's queue and for the session.
+    Wait,
+    /// Admission, step, rows.
+    Compute,
+    /// Replies into the socket.
+    Push,
+    /// One commit.
+    Store,
+}
+
+/// Counts and times of what passes; behind the rates that subscribers of `system` see. Made after [`metrics_handle`]. What every
+/// message touches is held here: a look-up by name and labels would cost more than the counting.
 pub struct Rates {
     readings: AtomicU64,
     predictions: AtomicU64,
     committed: AtomicU64,
     unacked: AtomicU64,
+    doors: [Counter; 3],
+    predicted: Counter,
+    stored: Counter,
+    stages: [Histogram; 5],
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        let door = |door: &'static str| metrics::counter!(metric::READINGS, "door" => door);
+        let stage =
+            |stage: &'static str| metrics::histogram!(metric::STAGE_SECONDS, "stage" => stage);
+        Self {
+            readings: AtomicU64::new(0),
+            predictions: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            unacked: AtomicU64::new(0),
+            doors: ["ws", "mqtt", "http"].map(door),
+            predicted: metrics::counter!(metric::PREDICTIONS),
+            stored: metrics::counter!(metric::COMMITTED),
+            stages: ["decode", "wait", "compute", "push", "store"].map(stage),
+        }
+    }
 }
 
 impl Rates {
     /// Readings came through `door`.
-    pub fn readings(&self, door: &'static str, count: usize) {
+    pub fn readings(&self, door: Door, count: usize) {
         self.readings.fetch_add(count as u64, Ordering::Relaxed);
-        metrics::counter!(metric::READINGS, "door" => door).increment(count as u64);
+        self.doors[door as usize].increment(count as u64);
     }
 
     /// Predictions went out.
     pub fn predictions(&self, count: usize) {
         self.predictions.fetch_add(count as u64, Ordering::Relaxed);
-        metrics::counter!(metric::PREDICTIONS).increment(count as u64);
+        self.predicted.increment(count as u64);
     }
 
     /// Readings are durable.
     pub fn committed(&self, count: usize) {
         self.committed.fetch_add(count as u64, Ordering::Relaxed);
-        metrics::counter!(metric::COMMITTED).increment(count as u64);
+        self.stored.increment(count as u64);
+    }
+
+    /// A stage took so long.
+    pub fn took(&self, stage: Stage, time: Duration) {
+        self.stages[stage as usize].record(time.as_secs_f64());
     }
 
     /// A connection was closed by a stop before these readings were acked.

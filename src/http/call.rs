@@ -8,6 +8,7 @@ use crate::inference::Served;
 use crate::pipeline::{Arrival, Link, TakeError};
 use crate::push::{Drained, Outbox};
 use crate::stream::StreamKey;
+use crate::telemetry::Door;
 use axum::http::StatusCode;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ pub async fn take(
     let again = send_again(arrivals.iter().all(|arrival| arrival.numbers.seq.is_some()));
     let mut link = open(site, key, pin).await?;
     let pipeline = &site.pipeline;
-    pipeline.rates.readings("http", count);
+    pipeline.rates.readings(Door::Http, count);
     let mut waiting = Waiting::new(count);
     let taken = pipeline.take(&mut link, &mut arrivals, &mut waiting.replies);
     taken.await.map_err(not_taken)?;

@@ -131,20 +131,15 @@ where
     let codec = upgrade.codec;
     let room = Arc::clone(&site.sockets).try_acquire_owned();
     let (response, socket) = upgrade.split();
+    // The task is as large as its largest part, for as long as the connection lives: parts that end soon have boxes of their own.
     site.tracker.spawn(async move {
         let Some(socket) = socket.await else { return };
         match room {
-            Ok(_held_while_serving) => serve(socket).await,
+            Ok(_held_while_serving) => Box::pin(serve(socket)).await,
             Err(_) => {
                 let message = "this server has as many connections as it takes".to_owned();
-                ws::refuse(
-                    socket,
-                    codec,
-                    CloseCode::ConnectionLimit,
-                    ErrorCode::Limit,
-                    message,
-                )
-                .await;
+                let (close, code) = (CloseCode::ConnectionLimit, ErrorCode::Limit);
+                Box::pin(ws::refuse(socket, codec, close, code, message)).await;
             }
         }
     });

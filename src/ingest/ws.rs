@@ -9,7 +9,7 @@ use crate::push::{Closing, Drained, Outbox};
 use crate::session::SessionCell;
 use crate::socket::{Socket, close, close_frame, frame};
 use crate::stream::{StreamKey, reason};
-use crate::telemetry::metric;
+use crate::telemetry::{Door, Stage, metric};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -132,7 +132,8 @@ pub async fn serve(
 ) {
     metrics::gauge!(metric::CONNECTIONS, "kind" => "stream").increment(1.0);
     let codec = request.codec;
-    match hold(&request, &pipeline).await {
+    // Boxed: what a connection needs at its beginning and end only would weigh on it while it lives.
+    match Box::pin(hold(&request, &pipeline)).await {
         Ok(link) => {
             let endpoint = Arc::clone(&request.endpoint);
             let mut stream = Stream {
@@ -147,10 +148,10 @@ pub async fn serve(
                 drained: Drained::default(),
                 last_frame: Instant::now(),
             };
-            let ending = Box::pin(stream.run(&request, &stop)).await;
-            stream.end(&request.key, ending).await;
+            let ending = stream.run(&request, &stop).await;
+            Box::pin(stream.end(&request.key, ending)).await;
         }
-        Err(ending) => say_goodbye(&mut socket, codec, ending).await,
+        Err(ending) => Box::pin(say_goodbye(&mut socket, codec, ending)).await,
     }
     metrics::gauge!(metric::CONNECTIONS, "kind" => "stream").decrement(1.0);
 }
@@ -218,11 +219,11 @@ fn take_hold(
 impl Stream {
     async fn run(&mut self, request: &StreamRequest, stop: &CancellationToken) -> Ending {
         let result = async {
-            self.welcome(&request.key).await?;
+            Box::pin(self.welcome(&request.key)).await?;
             self.serve(stop).await
         };
         match result.await {
-            Ok(()) => self.finish().await,
+            Ok(()) => Box::pin(self.finish()).await,
             Err(ending) => ending,
         }
     }
@@ -248,17 +249,22 @@ impl Stream {
             }
         };
         self.replies.push(ServerMessage::Welcome(welcome));
-        self.flush().await
+        self.flush().await?;
+        // A device that only sits there keeps no room for answers.
+        self.replies = Vec::new();
+        Ok(())
     }
 
     /// Until the server stops.
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), Ending> {
         let mut pinged = false;
         let check = tokio::time::sleep(self.ping());
-        tokio::pin!(check);
+        // Registered once: every connection's registration goes through one lock.
+        let stopped = stop.cancelled();
+        tokio::pin!(check, stopped);
         loop {
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = &mut stopped => return Ok(()),
                 () = self.link.outbox.ready() => {}
                 message = self.socket.next() => {
                     let message = message.ok_or(Ending::Gone)??;
@@ -267,7 +273,7 @@ impl Stream {
                     self.take(message).await?;
                 }
                 () = &mut check => {
-                    let next = self.check_alive(&mut pinged).await?;
+                    let next = Box::pin(self.check_alive(&mut pinged)).await?;
                     check.as_mut().reset(next);
                 }
             }
@@ -315,7 +321,8 @@ impl Stream {
             };
         }
         // What came before the end of the connection is taken all the same.
-        self.pipeline.rates.readings("ws", self.arrivals.len());
+        self.pipeline.rates.took(Stage::Decode, since.elapsed());
+        self.pipeline.rates.readings(Door::Ws, self.arrivals.len());
         let taken = self
             .pipeline
             .take(&mut self.link, &mut self.arrivals, &mut self.replies)
@@ -388,8 +395,7 @@ impl Stream {
         }
         self.replies.clear();
         self.link.outbox.pay(&self.drained);
-        metrics::histogram!(metric::STAGE_SECONDS, "stage" => "push")
-            .record(start.elapsed().as_secs_f64());
+        self.pipeline.rates.took(Stage::Push, start.elapsed());
         match self.drained.closing.take() {
             Some(closing) => Err(Ending::Close(closing)),
             None => Ok(()),

@@ -8,6 +8,7 @@ mod bulk;
 pub mod copy;
 mod explain;
 mod history;
+mod numbers;
 mod read;
 mod receipts;
 mod transaction;

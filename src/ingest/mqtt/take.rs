@@ -12,13 +12,13 @@ use crate::push::Outbox;
 use crate::session::{OpenError, SessionCell};
 use crate::store::StoreError;
 use crate::stream::{PublishMark, PublishRef, StreamKey};
-use crate::telemetry::metric;
+use crate::telemetry::{self, Stage, metric};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_protocol::message::ServerError;
 use tidegate_protocol::{DeviceId, EndpointName, ErrorCode, ServerMessage, topic};
 use tokio::sync::mpsc;
@@ -183,8 +183,12 @@ impl Streams {
             return Ok(());
         };
         let pipeline = &self.door.pipeline;
+        let begun = Instant::now();
         let arrivals = publish::decode(&served, publish);
-        pipeline.rates.readings("mqtt", arrivals.len());
+        pipeline.rates.took(Stage::Decode, begun.elapsed());
+        pipeline
+            .rates
+            .readings(telemetry::Door::Mqtt, arrivals.len());
         let mut incoming = Incoming {
             key: StreamKey::live(endpoint, device),
 

@@ -2,6 +2,7 @@
 
 pub use crate::store::cells::{key, number, place};
 
+use super::numbers;
 use crate::store::cells;
 use crate::store::rows::{self, nack_code_of, numbering_of};
 use crate::store::{
@@ -180,12 +181,13 @@ pub async fn switches(pool: &SqlitePool, stream: i64, limit: u32) -> Result<Vec<
 
 /// What is known of one number: the sample if it was taken, else the refusal that consumed it.
 pub async fn find(pool: &SqlitePool, stream: i64, epoch: u64, seq: u64) -> Result<Option<Known>> {
-    let mut query = QueryBuilder::<Sqlite>::new(SAMPLE_COLUMNS);
-    query.push("WHERE s.stream_id = ").push_bind(stream);
-    query.push(" AND s.epoch = ").push_bind(epoch.cast_signed());
-    query.push(" AND s.seq = ").push_bind(seq.cast_signed());
-    if let Some(row) = query.build().fetch_optional(pool).await? {
-        return Ok(Some(Known::Sample(Box::new(stored_sample(&row)?))));
+    let wanted = (epoch.cast_signed(), seq.cast_signed());
+    if let Some(id) = numbers::locate(&mut *pool.acquire().await?, stream, wanted).await? {
+        let mut query = QueryBuilder::<Sqlite>::new(SAMPLE_COLUMNS);
+        query.push("WHERE s.id = ").push_bind(id);
+        if let Some(row) = query.build().fetch_optional(pool).await? {
+            return Ok(Some(Known::Sample(Box::new(stored_sample(&row)?))));
+        }
     }
     let row = sqlx::query(
         "SELECT code, message, at FROM refusals WHERE stream_id = ? AND epoch = ? AND seq = ? AND consumed ORDER BY id LIMIT 1",
