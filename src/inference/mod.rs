@@ -27,6 +27,8 @@ const WARM_UP_STEPS: usize = 101;
 const WARM_UP_CALIBRATION: u32 = 1_000;
 /// Longest warm-up; a dear version is measured by fewer steps.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// A step above this is told as a warning: a hundred readings a second take a core.
+const TOO_DEAR: Duration = Duration::from_millis(10);
 /// Starts the generator of the warm-up's readings.
 const WARM_UP_SEED: u64 = 7;
 
@@ -60,6 +62,35 @@ pub struct ServedEndpoint {
     pub production: Arc<Served>,
     /// The newest candidate.
     pub staging: Option<Arc<Served>>,
+    /// Who was in production before and is ready, newest first: where streams go whose production version keeps failing.
+    pub before: Vec<Arc<Served>>,
+    /// Versions that are there and cannot be asked, with their mistakes.
+    pub unready: BTreeMap<String, String>,
+}
+
+/// Why an endpoint has no version of a name to be asked; one line for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoVersion {
+    /// There is none.
+    #[error("{endpoint} has no version {version:?}: it has {known}")]
+    Unknown {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// What was asked for.
+        version: String,
+        /// What there is.
+        known: String,
+    },
+    /// It is there, and could not be loaded.
+    #[error("{endpoint}: version {version} is not ready: {mistakes}")]
+    NotReady {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// `model/version`.
+        version: String,
+        /// Why.
+        mistakes: String,
+    },
 }
 
 impl ServedEndpoint {
@@ -81,7 +112,33 @@ impl ServedEndpoint {
             versions,
             production,
             staging: None,
+            before: Vec::new(),
+            unready: BTreeMap::new(),
         }
+    }
+
+    /// The version of that name (`model/version`).
+    ///
+    /// # Errors
+    /// See [`NoVersion`].
+    pub fn version(&self, name: &str) -> Result<&Arc<Served>, NoVersion> {
+        if let Some(served) = self.versions.get(name) {
+            return Ok(served);
+        }
+        let endpoint = self.name.clone();
+        let version: String = name.chars().take(128).collect();
+        Err(match self.unready.get(name).cloned() {
+            Some(mistakes) => NoVersion::NotReady {
+                endpoint,
+                version,
+                mistakes,
+            },
+            None => NoVersion::Unknown {
+                endpoint,
+                version,
+                known: join(self.versions.keys()),
+            },
+        })
     }
 }
 
@@ -165,6 +222,22 @@ impl Served {
         }
     }
 
+    /// The cost of a step in microseconds, for people: as many digits as the measurement is worth.
+    pub fn step_us(&self) -> f64 {
+        let us = self.cost.as_secs_f64() * 1e6;
+        let digits = if us < 1.0 { 100.0 } else { 10.0 };
+        (us * digits).round() / digits
+    }
+
+    /// What whoever puts this version into production should know first: one line, where there is something.
+    pub fn warning(&self) -> Option<String> {
+        (self.cost > TOO_DEAR).then(|| {
+            let ms = self.cost.as_secs_f64() * 1e3;
+            let a_second = 1.0 / self.cost.as_secs_f64();
+            format!("a step costs {ms:.1} ms: a core takes {a_second:.0} readings/s of all its streams together, and a stream that is moved to it folds its old readings at that speed")
+        })
+    }
+
     /// What an answer is made of, its numbers all 0; `None` where the endpoint's task alone says it.
     pub fn template(&self) -> Option<Output> {
         self.version.model.template().map(fold::to_wire)
@@ -200,6 +273,10 @@ impl Served {
         let behind = times.split_off(before.min(times.len() / 2));
         Ok(Self::new(endpoint, version, id, median(behind)))
     }
+}
+
+fn join<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

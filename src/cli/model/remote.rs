@@ -99,8 +99,7 @@ pub struct ArchiveArgs {
 pub struct StatusArgs {
     /// `ENDPOINT/MODEL/VERSION`, or `MODEL/VERSION` with `--endpoint`.
     version: String,
-    /// Where it goes.
-    #[arg(value_parser = ["testing", "staging", "production", "archived"])]
+    /// Where it goes: `testing`, `staging` or `archived`; into production it goes by `model promote`.
     status: String,
     /// The endpoint.
     #[arg(long, short)]
@@ -204,6 +203,15 @@ fn list_of(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// A mistake behind its place, unless it names that itself.
+fn placed(path: &str, mistake: &str) -> String {
+    let rest = mistake.strip_prefix(path);
+    match rest.is_some_and(|rest| rest.starts_with(['/', ':'])) {
+        true => mistake.to_owned(),
+        false => format!("{path}: {mistake}"),
+    }
+}
+
 /// The start of a hash, as people compare them.
 fn short(hash: &Value) -> String {
     text(hash).chars().take(12).collect()
@@ -234,9 +242,10 @@ fn listed(answer: &Value) -> String {
     let mut mistakes = Vec::new();
     for one in list_of(&answer["models"]) {
         let name = format!("{}/{}", text(&one["model"]), text(&one["version"]));
-        let step = one["step_us"].as_f64().map(|us| format!("{us:.2}"));
+        let step = one["step_us"].as_f64().map(|us| us.to_string());
         let told = list_of(&one["mistakes"]).iter();
-        mistakes.extend(told.map(|m| format!("{}/{name}: {}", text(&one["endpoint"]), text(m))));
+        let path = format!("{}/{name}", text(&one["endpoint"]));
+        mistakes.extend(told.map(|mistake| placed(&path, &text(mistake))));
         rows.push(vec![
             text(&one["endpoint"]),
             name,
@@ -252,7 +261,7 @@ fn listed(answer: &Value) -> String {
         .chain(list_of(&answer["endpoints"]))
     {
         if let Some(mistake) = one["mistake"].as_str() {
-            mistakes.push(format!("{}: {mistake}", text(&one["endpoint"])));
+            mistakes.push(placed(&text(&one["endpoint"]), mistake));
         }
     }
     let mut lines = vec![aligned(&rows)];
@@ -447,7 +456,7 @@ pub async fn reload(args: ReloadArgs) -> anyhow::Result<ExitCode> {
                 .map(|path| format!("{}: ready", text(path))),
         );
         for one in list_of(&answer["mistakes"]) {
-            lines.push(format!("{}: {}", text(&one["path"]), text(&one["mistake"])));
+            lines.push(placed(&text(&one["path"]), &text(&one["mistake"])));
         }
         for path in list_of(&answer["unsettled"]) {
             lines.push(format!("{}: still being written", text(path)));

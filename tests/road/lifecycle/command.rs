@@ -113,12 +113,11 @@ async fn an_added_version_is_promoted_and_rolled_back_by_command() {
     let told: Value = serde_json::from_str(&said.out).expect("JSON");
     assert_eq!(told["version"], "mewma/1.0.0");
     assert_eq!(production(&server).await, "mewma/1.0.0");
-    let said = ask(
-        &server,
-        &["status", &format!("pump-health/{AUTOENCODER}"), "staging"],
-    )
-    .await;
+    let name = format!("pump-health/{AUTOENCODER}");
+    let said = ask(&server, &["status", &name, "staging"]).await;
     assert!(said.out.contains("staging"), "{}", said.out);
+    let said = ask(&server, &["status", &name, "production"]).await;
+    assert!(!said.ok && said.err.contains("promote it"), "{}", said.err);
 }
 
 #[tokio::test]
