@@ -216,4 +216,20 @@ mod tests {
         source.take(much_later);
         assert_eq!(source.due().unwrap(), much_later - MOST_BEHIND);
     }
+
+    #[tokio::test]
+    async fn rigs_at_several_endpoints_count_once_for_each() {
+        let options = RigOptions {
+            devices: MOST_RIGS,
+            rate_hz: 1.0,
+            endpoints: ["a", "b"].map(|name| name.parse().unwrap()).into(),
+        };
+        let stop = CancellationToken::new();
+        let refused = run_rigs("http://127.0.0.1:1", options, stop).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("20000 streams: at most 10000"),
+            "{refused}"
+        );
+    }
 }

@@ -299,3 +299,48 @@ pub fn load_zoo(dir: Option<&std::path::Path>) -> Result<Zoo, LoadError> {
     }
     Ok(zoo)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served(cost: Duration) -> Served {
+        let zoo = Zoo::embedded().unwrap();
+        let version = &zoo.endpoints["pump-health"].versions["mewma/1.0.0"];
+        Served::new(&"pump-health".parse().unwrap(), version, 1, cost)
+    }
+
+    #[test]
+    fn a_cost_is_told_in_as_many_digits_as_were_measured() {
+        let told = |ns| served(Duration::from_nanos(ns)).step_us().to_string();
+        assert_eq!(
+            [123, 701, 1_240, 85_149].map(told),
+            ["0.12", "0.7", "1.2", "85.1"]
+        );
+    }
+
+    #[test]
+    fn a_step_above_ten_milliseconds_is_a_warning() {
+        assert_eq!(served(Duration::from_millis(10)).warning(), None);
+        let warning = served(Duration::from_millis(20)).warning().unwrap();
+        assert!(warning.contains("20.0 ms"), "{warning}");
+        assert!(warning.contains("50 readings/s"), "{warning}");
+    }
+
+    #[test]
+    fn a_version_that_is_not_ready_is_told_from_one_that_is_not_there() {
+        let zoo = Zoo::embedded().unwrap();
+        let manifest = zoo.endpoints["pump-health"].manifest.clone();
+        let production = Arc::new(served(Duration::ZERO));
+        let versions = BTreeMap::from([("mewma/1.0.0".to_owned(), Arc::clone(&production))]);
+        let name = "pump-health".parse().unwrap();
+        let mut endpoint = ServedEndpoint::new(name, manifest, versions, production);
+        endpoint.unready.insert("m/1.0.0".into(), "why".into());
+        assert!(endpoint.version("mewma/1.0.0").is_ok());
+        let said = |name| endpoint.version(name).unwrap_err().to_string();
+        let expected = "pump-health: version m/1.0.0 is not ready: why";
+        assert_eq!(said("m/1.0.0"), expected);
+        let expected = "pump-health has no version \"m/2.0.0\": it has mewma/1.0.0";
+        assert_eq!(said("m/2.0.0"), expected);
+    }
+}
