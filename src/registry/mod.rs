@@ -498,7 +498,7 @@ impl Books {
         match shelved.versions.get(wanted) {
             Some(item) => item.mistakes.join("; "),
             None if self.standing(shelved.name.as_str()).production().is_some() => format!(
-                "{}: version {wanted} is in production, and its folder is not there",
+                "{}: version {wanted} is in production, and its folder is not there: put it back",
                 shelved.name
             ),
             None => format!(
