@@ -1,6 +1,7 @@
 //! Puts the dashboard where the binary embeds it from; without a built one, a page that says how to build it.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
@@ -11,6 +12,7 @@ fn main() -> io::Result<()> {
     fs::create_dir_all(&built)?;
     println!("cargo:rerun-if-changed=ui/dist");
     println!("cargo:rerun-if-changed=src/http/no_page.html");
+    warn_of_an_old_page(&root)?;
     if page.exists() {
         fs::remove_dir_all(&page)?;
     }
@@ -20,6 +22,35 @@ fn main() -> io::Result<()> {
     } else {
         fs::copy(root.join("src/http/no_page.html"), page.join("index.html")).map(drop)
     }
+}
+
+/// A page that was built before its source changed is embedded all the same, and said.
+fn warn_of_an_old_page(root: &Path) -> io::Result<()> {
+    let (source, page) = (root.join("ui/src"), root.join("ui/dist/index.html"));
+    if !source.is_dir() {
+        return Ok(());
+    }
+    println!("cargo:rerun-if-changed=ui/src");
+    if page.is_file() && newest(&source)? > page.metadata()?.modified()? {
+        println!(
+            "cargo:warning=ui/dist is older than ui/src: the binary gets the old page; build it with `npm --prefix ui run build`"
+        );
+    }
+    Ok(())
+}
+
+/// When anything below a folder changed last.
+fn newest(dir: &Path) -> io::Result<SystemTime> {
+    let mut newest = SystemTime::UNIX_EPOCH;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let changed = match entry.file_type()?.is_dir() {
+            true => self::newest(&entry.path())?,
+            false => entry.metadata()?.modified()?,
+        };
+        newest = newest.max(changed);
+    }
+    Ok(newest)
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {

@@ -256,7 +256,7 @@ fn report_costs(engine: &Engine, inline_below_us: u32) {
         .into_iter()
         .flat_map(|endpoint| endpoint.versions.values())
     {
-        let step_us = served.cost.as_secs_f64() * 1e6;
+        let step_us = served.step_us();
         tracing::info!(endpoint = %served.reference.endpoint, version = %served.reference, step_us, "version loaded");
         if step_us > f64::from(inline_below_us) {
             tracing::info!(version = %served.reference, step_us, inline_below_us, "a dear step: its streams take turns");

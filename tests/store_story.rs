@@ -63,6 +63,7 @@ async fn tell(place: Place) {
         versions::a_version_never_changes,
         versions::a_revision_keeps_its_schema,
         versions::changes_of_status_are_added_whole_and_in_order,
+        versions::a_version_that_changes_is_no_sign_of_life_of_its_device,
         chapters::a_second_server_is_refused,
         chapters::everything_is_there_after_it_was_opened_again,
         chapters::a_newer_schema_is_refused_with_both_versions_named,

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import stages as st
-from tidegate_export import BUILD, reference_of
+from tidegate_export import BUILD, reference_of, server_of
 
 LIMIT = 1e-5
 AT_ONCE = 50
@@ -31,7 +31,7 @@ AT_ONCE = 50
 def served(url: str, endpoint: str, version: str, readings: np.ndarray) -> list[dict]:
     """The server's output for each reading, sent as a new device pinned to the version."""
     device = f"compare-{time.time_ns() // 1_000_000}"
-    address = f"{url.replace('http', 'ws', 1)}/v1/stream/{endpoint}?device={device}&version={version}"
+    address = f"ws://{server_of(url)}/v1/stream/{endpoint}?device={device}&version={version}"
     outputs: list[dict] = []
     with connect(address) as socket:
         for seq, values in enumerate(readings):

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tritonclient.http import InferenceServerClient, InferInput, InferResult
 
-from tidegate_export import BUILD
+from tidegate_export import BUILD, server_of
 
 
 def check(holds: bool, what: str) -> None:
@@ -42,12 +42,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="an endpoint")
     parser.add_argument("--version", default="", help="such as forest-1.1.0")
-    parser.add_argument("--url", default=os.environ.get("TIDEGATE_URL", "127.0.0.1:8080").removeprefix("http://"))
+    parser.add_argument("--url", default=os.environ.get("TIDEGATE_URL", "http://127.0.0.1:8080"))
     parser.add_argument("--csv", type=Path, default=BUILD / "rigs.csv")
     parser.add_argument("--rows", type=int, default=420)
     parser.add_argument("--binary", action="store_true", help="send the tensor as bytes behind the JSON")
     options = parser.parse_args()
-    with InferenceServerClient(options.url) as client:
+    with InferenceServerClient(server_of(options.url)) as client:
         check(client.is_server_live(), "server live")
         check(client.is_server_ready(), "server ready")
         server = client.get_server_metadata()

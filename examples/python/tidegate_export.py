@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import subprocess
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
@@ -25,6 +26,8 @@ import pandas as pd
 import stages as st
 
 BUILD = Path(__file__).parent / "build"
+RIGS = BUILD / "rigs.csv"
+"""What the scripts train on unless they are told another file."""
 COMMAND = os.environ.get("TIDEGATE", "tidegate")
 SENSORS = [
     "accelerometer_1_rms",
@@ -47,7 +50,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 def arguments(purpose: str, **defaults: object) -> argparse.Namespace:
     """The options every script has: where the data is, what to call the version, whether to add it; and `defaults` of its own."""
     parser = argparse.ArgumentParser(description=purpose.splitlines()[0])
-    parser.add_argument("--csv", type=Path, default=BUILD / "rigs.csv", help="training data, as rig_csv writes it")
+    parser.add_argument("--csv", type=Path, default=RIGS, help="training data, as rig_csv writes it")
     parser.add_argument("--out", type=Path, default=BUILD, help="folder for the version folder")
     parser.add_argument("--add", type=Path, metavar="DIR", help="add the version to this folder of models")
     for name, value in {"version": "1.0.0", **defaults}.items():
@@ -75,6 +78,11 @@ def labels_of(rigs: list[pd.DataFrame], stages: list[st.Stage]) -> np.ndarray:
     """The index in LABELS of the true label of each of these rows."""
     truth = pd.concat([rig.label.iloc[st.calibration(stages) :] for rig in rigs])
     return pd.Categorical(truth, categories=LABELS).codes.astype(np.int64)
+
+
+def server_of(url: str) -> str:
+    """HOST:PORT of a server, given with or without its scheme."""
+    return url.rsplit("://", 1)[-1].rstrip("/")
 
 
 @dataclass
@@ -114,7 +122,9 @@ class Version:
         if not self.stages:
             head.append('preprocessing = "none"')
         head.append(f"features = {json.dumps(self.features)}")
-        training = f'[training]\ndata = "{self.data.name}: simulated rigs, written by models/examples/rig_csv.rs"\nhash = "{digest}"'
+        simulated = self.data.resolve() == RIGS.resolve()
+        origin = ": simulated rigs, written by models/examples/rig_csv.rs" if simulated else ""
+        training = f'[training]\ndata = {json.dumps(self.data.name + origin)}\nhash = "{digest}"'
         steps = [f"[[preprocessing]]\n{stage.toml()}" for stage in self.stages]
         tail = [f"[architecture]\n{self.architecture}", f"[postprocessing]\n{self.postprocessing}"]
         return "\n".join(head) + "\n\n" + "\n\n".join([training, *steps, *tail]) + "\n"
@@ -151,6 +161,8 @@ class Version:
         }
         if self.labelled:
             run["labels"] = True
+        if classes := tomllib.loads(self.postprocessing).get("labels"):
+            run["classes"] = classes
         return json.dumps(run, separators=(",", ":")) + "\n"
 
     def reference(self, rig: pd.DataFrame, exact: Predict, count: int = 1000) -> str:

@@ -54,7 +54,7 @@ def files_of(model: nn.Module, form: str) -> dict[str, bytes]:
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=3000, seed=1, form="onnx", name="mlp")
+    options = arguments(__doc__, steps=3000, seed=1, form="onnx")
     torch.manual_seed(options.seed)
     stages = [Missing(), Standardise(calibration=400), Clip(-8.0, 8.0), Window(8)]
     train, test = split(rigs_of(options.csv))
@@ -67,7 +67,8 @@ def main() -> None:
     print(classification_report(labels_of(test, stages), predict(rows_of(test, stages))[:, -1], target_names=LABELS, digits=3))
     version = Version(
         endpoint="rig-state",
-        name=options.name,
+        # Two forms of one network are two models: a version never changes.
+        name="mlp" if options.form == "onnx" else "mlp-native",
         architecture=ARCHITECTURES[options.form],
         version=options.version,
         stages=stages,

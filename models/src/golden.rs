@@ -30,6 +30,9 @@ struct Golden {
     /// Whether the probabilities of a classification are followed by the index of the chosen class.
     #[serde(default, skip_serializing_if = "is_false")]
     labels: bool,
+    /// Names of a classification's classes in their order: outputs hold their numbers only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    classes: Option<Vec<String>>,
     /// `null` is a missing value.
     readings: Vec<Vec<Option<f32>>>,
     /// One answer a written reading.
@@ -49,6 +52,7 @@ pub fn verify(version: &Version, endpoint: &EndpointManifest, text: &str) -> Res
     let golden: Golden =
         serde_json::from_str(text).map_err(|error| Mistake::new("json", error.to_string()))?;
     golden.check(endpoint.features.len())?;
+    golden.check_classes(version)?;
     let (answers, _) = golden.fold(version, endpoint);
     for (index, (got, expected)) in answers.iter().zip(&golden.outputs).enumerate() {
         let place = format!("outputs[{index}]");
@@ -94,6 +98,7 @@ pub fn record(
         tolerance: 1e-4,
         absolute: 0.0,
         labels: false,
+        classes: classes(version),
         readings,
         outputs: Vec::new(),
     };
@@ -159,6 +164,18 @@ impl Golden {
         Ok(())
     }
 
+    fn check_classes(&self, version: &Version) -> Result<(), Mistake> {
+        let Some(expected) = &self.classes else {
+            return Ok(());
+        };
+        let got = classes(version).unwrap_or_default();
+        check(
+            got == *expected,
+            "classes",
+            &format!("expected {expected:?}, the version answers {got:?}"),
+        )
+    }
+
     /// How far two numbers may lie apart.
     fn allowed(&self, a: f32, b: f32) -> f32 {
         let relative = self.tolerance * a.abs().max(b.abs()).max(1e-3);
@@ -186,6 +203,14 @@ impl Golden {
             answer
         };
         (self.readings.iter().map(fold_one).collect(), state)
+    }
+}
+
+/// The classes that a version's answers name, in their order.
+fn classes(version: &Version) -> Option<Vec<String>> {
+    match version.model.template()? {
+        Output::Classification { labels, .. } => Some(labels.to_vec()),
+        _ => None,
     }
 }
 

@@ -413,6 +413,23 @@ fn a_golden_run_says_which_number_is_off_and_by_how_much() {
 }
 
 #[test]
+fn a_golden_run_holds_the_names_of_the_classes_and_tells_one_that_changed() {
+    let renamed = |json: &mut serde_json::Value| json["classes"][1] = "leak".into();
+    let text = golden_refusal(renamed).expect("a class has another name");
+    let expected = format!("{PATH}/golden.json: classes: expected [");
+    assert!(
+        text.starts_with(&expected) && text.contains("leak"),
+        "{text}"
+    );
+    // Runs that name none are taken as they are.
+    let unnamed = |json: &mut serde_json::Value| {
+        let named = json.as_object_mut().unwrap().remove("classes");
+        assert!(named.is_some(), "recorded without its classes");
+    };
+    assert_eq!(golden_refusal(unnamed), None);
+}
+
+#[test]
 fn a_golden_run_may_hold_the_chosen_class() {
     let labelled = |shift: f64| {
         move |json: &mut serde_json::Value| {

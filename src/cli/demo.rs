@@ -6,9 +6,11 @@ use crate::config::{Overrides, RawConfig};
 use crate::telemetry;
 use anyhow::Context;
 use clap::Args;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use tidegate_protocol::EndpointName;
 use tokio_util::sync::CancellationToken;
 
 /// Flags of `demo`.
@@ -20,6 +22,9 @@ pub struct DemoArgs {
     /// Readings a second of each rig.
     #[arg(long, value_name = "HZ", default_value_t = 50.0, value_parser = rate)]
     rate: f64,
+    /// Endpoints that each rig speaks to, with commas; `pump-health,rig-state,rig-forecast` are the built-in ones.
+    #[arg(long, short, value_name = "NAME,..", default_value = ENDPOINT, value_delimiter = ',')]
+    endpoint: Vec<EndpointName>,
     /// Stop after so many seconds [default: at ctrl-c].
     #[arg(long, value_name = "S")]
     seconds: Option<u64>,
@@ -65,6 +70,9 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let running = start(&args, data_dir).await?;
     let url = running.url();
     let (devices, rate_hz) = (args.devices, args.rate);
+    let (mut endpoints, mut seen) = (args.endpoint.clone(), HashSet::new());
+    endpoints.retain(|endpoint| seen.insert(endpoint.clone()));
+    let first = endpoints[0].clone();
     println!("Tidegate demo: {devices} rigs at {rate_hz} Hz. Look at {url}");
     let stop = CancellationToken::new();
     tokio::spawn(stop_at_end(
@@ -72,7 +80,12 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         told,
         stop.clone(),
     ));
-    let totals = run_rigs(&url, RigOptions { devices, rate_hz }, stop).await?;
+    let options = RigOptions {
+        devices,
+        rate_hz,
+        endpoints,
+    };
+    let totals = run_rigs(&url, options, stop).await?;
     println!("{totals}");
     totals
         .errors
@@ -81,7 +94,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     println!("page: {url}");
     if let Some(dir) = &args.data_dir {
         let dir = dir.display();
-        println!("run it again: tidegate replay --endpoint {ENDPOINT} --data-dir {dir}");
+        println!("run it again: tidegate replay --endpoint {first} --data-dir {dir}");
     }
     let clean = running.stop().await;
     let settled = totals.tally.acked + totals.tally.nacked_total() >= totals.tally.sent;

@@ -12,20 +12,22 @@ use tidegate_protocol::{Codec, DeviceId, EndpointName, Reading, Values};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// The endpoint that the simulation speaks to.
+/// The endpoint that rigs speak to when nothing else is said.
 pub const ENDPOINT: &str = "pump-health";
-/// Most rigs of one demo.
+/// Most streams of one demo: rigs by endpoints.
 pub const MOST_RIGS: u32 = 10_000;
 /// A rig that fell behind catches up at most this much, then goes on from now.
 const MOST_BEHIND: Duration = Duration::from_secs(1);
 
-/// How many rigs, how fast.
-#[derive(Debug, Clone, Copy)]
+/// How many rigs, how fast, to whom.
+#[derive(Debug, Clone)]
 pub struct RigOptions {
-    /// Rigs, at most [`MOST_RIGS`].
+    /// Rigs; times the endpoints at most [`MOST_RIGS`].
     pub devices: u32,
     /// Readings a second of each rig.
     pub rate_hz: f64,
+    /// Endpoints that each rig speaks to, all of the rigs' schema.
+    pub endpoints: Vec<EndpointName>,
 }
 
 /// What the rigs came to.
@@ -67,10 +69,16 @@ pub async fn run_rigs(
     stop: CancellationToken,
 ) -> anyhow::Result<RigTotals> {
     let address = Address::server(url)?;
-    let endpoint: EndpointName = ENDPOINT.parse()?;
-    let devices = options.devices.min(MOST_RIGS);
+    let devices = options.devices;
+    let streams = u64::from(devices) * options.endpoints.len() as u64;
+    anyhow::ensure!(
+        streams <= u64::from(MOST_RIGS),
+        "{devices} rigs at {} endpoints are {streams} streams: at most {MOST_RIGS}",
+        options.endpoints.len()
+    );
     let mut rigs = JoinSet::new();
-    for number in 1..=devices {
+    let all = (1..=devices).flat_map(|number| options.endpoints.iter().map(move |e| (number, e)));
+    for (number, endpoint) in all {
         let device: DeviceId = format!("rig-{number}").parse()?;
         let mut target = Target::new(address.clone(), endpoint.clone(), device);
         target.codec = if number % 2 == 0 {
@@ -79,12 +87,12 @@ pub async fn run_rigs(
             Codec::Json
         };
         target.options = patience();
-        let mut source = RigSource::new(number, options);
+        let mut source = RigSource::new(number, &options);
         let stop = stop.clone();
         rigs.spawn(async move {
-            let device = target.device.clone();
+            let stream_name = format!("{}/{}", target.endpoint, target.device);
             let outcome = stream(target, &mut source, &mut Notes, &stop).await;
-            (device, outcome)
+            (stream_name, outcome)
         });
     }
     let mut totals = RigTotals {
@@ -93,11 +101,11 @@ pub async fn run_rigs(
         errors: Vec::new(),
     };
     while let Some(ended) = rigs.join_next().await {
-        let (device, outcome) = ended?;
+        let (name, outcome) = ended?;
         totals.tally.add(&outcome.tally);
         totals
             .errors
-            .extend(outcome.error.map(|error| format!("{device}: {error}")));
+            .extend(outcome.error.map(|error| format!("{name}: {error}")));
     }
     Ok(totals)
 }
@@ -132,7 +140,7 @@ struct RigSource {
 
 impl RigSource {
     /// Rigs start spread over one period, so that they do not all measure at once.
-    fn new(number: u32, options: RigOptions) -> Self {
+    fn new(number: u32, options: &RigOptions) -> Self {
         let period = Duration::from_secs_f64(1.0 / options.rate_hz.clamp(0.001, 100_000.0));
         let share = f64::from(number - 1) / f64::from(options.devices.max(1));
         Self {
@@ -186,8 +194,9 @@ mod tests {
         let options = RigOptions {
             devices: 2,
             rate_hz: 10.0,
+            endpoints: Vec::new(),
         };
-        let mut source = RigSource::new(2, options);
+        let mut source = RigSource::new(2, &options);
         assert_eq!(source.skip_below(40), 0);
         let due = source.due().unwrap();
         let seqs: Vec<_> = (0..3).filter_map(|_| source.take(due)?.seq).collect();
@@ -200,10 +209,27 @@ mod tests {
         let options = RigOptions {
             devices: 1,
             rate_hz: 10.0,
+            endpoints: Vec::new(),
         };
-        let mut source = RigSource::new(1, options);
+        let mut source = RigSource::new(1, &options);
         let much_later = source.due().unwrap() + Duration::from_secs(60);
         source.take(much_later);
         assert_eq!(source.due().unwrap(), much_later - MOST_BEHIND);
+    }
+
+    #[tokio::test]
+    async fn rigs_at_several_endpoints_count_once_for_each() {
+        let options = RigOptions {
+            devices: MOST_RIGS,
+            rate_hz: 1.0,
+            endpoints: ["a", "b"].map(|name| name.parse().unwrap()).into(),
+        };
+        let stop = CancellationToken::new();
+        let refused = run_rigs("http://127.0.0.1:1", options, stop).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("20000 streams: at most 10000"),
+            "{refused}"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! What is there: endpoints, devices, samples.
 
+use super::head::HeadBody;
 use super::{Problem, Shared};
 use crate::store::{DeviceRow, SampleQuery};
 use crate::stream::{Moment, StreamKey};
@@ -33,6 +34,8 @@ struct EndpointBody {
     default: String,
     /// Serves every stream that is not pinned.
     production: String,
+    /// What the numbers of that version's answers mean.
+    head: HeadBody,
     versions: Vec<String>,
 }
 
@@ -67,6 +70,7 @@ pub async fn endpoints(site: Shared) -> Json<Endpoints> {
             features: features.collect(),
             default: manifest.default.clone(),
             production: endpoint.production.reference.to_string(),
+            head: HeadBody::new(manifest, &endpoint.production),
             versions: endpoint.versions.keys().cloned().collect(),
         }
     });
@@ -105,7 +109,7 @@ struct DeviceBody {
     last_seq: Option<u64>,
     /// Measured time of the newest sample, Unix ms.
     last_ts: Option<i64>,
-    /// Arrival of the newest row, Unix ms.
+    /// Arrival of the newest thing that the device sent, Unix ms. A version that changes is no sign of life.
     last_seen: i64,
     samples: u64,
     model: Option<String>,

@@ -91,8 +91,7 @@ fn fields(entry: &Entry) -> BTreeMap<String, String> {
         let bytes = version.state_len() * size_of::<f32>();
         fields.insert("state.bytes".into(), bytes.to_string());
         fields.insert("state.layout".into(), served.layout.to_string());
-        let step_us = served.cost.as_secs_f64() * 1e6;
-        fields.insert("step_us".into(), format!("{step_us:.2}"));
+        fields.insert("step_us".into(), served.step_us().to_string());
     }
     fields
 }

@@ -6,6 +6,7 @@
 mod api;
 mod call;
 mod diff;
+mod head;
 mod health;
 mod models;
 mod oip;

@@ -158,7 +158,7 @@ impl About {
             state_bytes: version.state_len() * size_of::<f32>(),
             state_layout: served.layout.to_string(),
             numerics_rev: version.numerics_rev(),
-            step_us: served.cost.as_secs_f64() * 1e6,
+            step_us: served.step_us(),
         }
     }
 }
@@ -255,11 +255,13 @@ pub(super) fn entry<'a>(
 #[derive(Debug, Deserialize, ToSchema)]
 struct Reasons {
     /// 1 to 128 characters.
+    #[serde(default)]
+    #[schema(required = true)]
     who: String,
     /// At most 1,024 characters.
     #[serde(default)]
     why: String,
-    /// For `status`: `testing`, `staging`, `production` or `archived`.
+    /// For `status`: `testing`, `staging` or `archived`.
     status: Option<String>,
 }
 
@@ -325,7 +327,7 @@ pub async fn archive(
     set(site, path, Status::Archived, asked).await
 }
 
-/// Moves a version to the status that the body names.
+/// Moves a version that does not serve to the status that the body names: `testing`, `staging` or `archived`.
 #[utoipa::path(post, path = "/api/v1/models/{endpoint}/{model}/{version}/status", request_body = Reasons,
     params(("endpoint" = String, Path), ("model" = String, Path), ("version" = String, Path)),
     responses((status = 200, body = ChangedBody), (status = 400, body = Problem), (status = 404, body = Problem),
@@ -339,7 +341,7 @@ pub async fn status(
     let (asked, status) = reasons(&headers, &body)?;
     let named = status.unwrap_or_default();
     let known = Status::ALL.iter().find(|known| known.as_str() == named);
-    let expected = "status: expected testing, staging, production or archived";
+    let expected = "status: expected testing, staging or archived";
     let status = known.ok_or_else(|| Problem::bad_request(expected))?;
     set(site, path, *status, asked).await
 }
@@ -368,7 +370,13 @@ async fn set(
 }
 
 fn is_unknown<T>(changed: &Result<T, ChangeError>) -> bool {
-    matches!(changed, Err(ChangeError::UnknownVersion { .. }))
+    let unknown = |error: &ChangeError| {
+        matches!(
+            error,
+            ChangeError::UnknownVersion { .. } | ChangeError::Unsettled { .. }
+        )
+    };
+    changed.as_ref().is_err_and(unknown)
 }
 
 /// A version that was added a moment ago is known only after the next look at the folder: that is taken now. Whether it was.
@@ -451,7 +459,9 @@ fn reasons(headers: &HeaderMap, body: &[u8]) -> Result<(Asked, Option<String>), 
     let is_plain = |text: &str| !text.chars().any(char::is_control);
     let who = reasons.who.trim();
     if who.is_empty() || who.chars().count() > MOST_WHO || !is_plain(who) {
-        let detail = format!("who: expected 1 to {MOST_WHO} characters in one line");
+        let detail = format!(
+            "who: expected 1 to {MOST_WHO} characters in one line: who asks is kept with the change"
+        );
         return Err(Problem::bad_request(detail));
     }
     if reasons.why.chars().count() > MOST_WHY || !is_plain(&reasons.why) {
@@ -470,7 +480,10 @@ pub(super) fn problem(error: &ChangeError) -> Problem {
     let (status, code) = match error {
         ChangeError::UnknownEndpoint(_) => (StatusCode::NOT_FOUND, "unknown_endpoint"),
         ChangeError::UnknownVersion { .. } => (StatusCode::NOT_FOUND, "unknown_version"),
-        ChangeError::NotReady { .. } => (StatusCode::CONFLICT, "not_ready"),
+        ChangeError::NotReady { .. } | ChangeError::Unsettled { .. } => {
+            (StatusCode::CONFLICT, "not_ready")
+        }
+        ChangeError::ByPromotion(_) => (StatusCode::CONFLICT, "by_promotion"),
         ChangeError::InProduction(_) => (StatusCode::CONFLICT, "in_production"),
         ChangeError::NothingBefore(_) => (StatusCode::CONFLICT, "nothing_before"),
         ChangeError::Folder(_) | ChangeError::Store(_) => {

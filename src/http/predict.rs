@@ -2,7 +2,7 @@
 
 use super::call::{self, refused};
 use super::{Problem, Shared, Site};
-use crate::inference::{Fold, Served, ServedEndpoint};
+use crate::inference::{Fold, NoVersion, Served, ServedEndpoint};
 use crate::ingest;
 use crate::pipeline::Arrived;
 use crate::stream::StreamKey;
@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 use tidegate_protocol::message::Prediction;
-use tidegate_protocol::{Codec, DeviceId, Output};
+use tidegate_protocol::{Codec, DeviceId, EndpointName, Output};
 use utoipa::{IntoParams, ToSchema};
 
 /// Parameters of a prediction.
@@ -49,39 +49,57 @@ pub struct PredictionBody {
     latency_us: u32,
 }
 
+/// Why a request gets no version; one line for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WishError {
+    /// None of that name can be asked.
+    #[error(transparent)]
+    Version(#[from] NoVersion),
+    /// No version has that status.
+    #[error("{0} has no version in staging")]
+    NoCandidate(EndpointName),
+    /// A status that many versions may have, or none.
+    #[error(
+        "status {0:?}: expected production or staging; any other version is asked for by its name, version=model/1.0.0"
+    )]
+    Status(String),
+    /// Both were given.
+    #[error("give version or status, not both")]
+    Both,
+}
+
+impl From<WishError> for Problem {
+    fn from(error: WishError) -> Self {
+        let (status, code) = match &error {
+            WishError::Version(NoVersion::NotReady { .. }) => (StatusCode::CONFLICT, "not_ready"),
+            WishError::Version(_) | WishError::NoCandidate(_) => {
+                (StatusCode::NOT_FOUND, "unknown_version")
+            }
+            WishError::Status(_) | WishError::Both => (StatusCode::BAD_REQUEST, "bad_request"),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
 /// The version that a request asks for; `None` is whoever serves.
 ///
 /// # Errors
-/// A version that is not loaded; the text is for people.
+/// See [`WishError`].
 pub fn wished(
     endpoint: &ServedEndpoint,
     version: Option<&str>,
     status: Option<&str>,
-) -> Result<Option<Arc<Served>>, String> {
+) -> Result<Option<Arc<Served>>, WishError> {
     match (version, status) {
         (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err("give version or status, not both".into()),
-        (Some(version), None) => match endpoint.versions.get(version) {
-            Some(served) => Ok(Some(Arc::clone(served))),
-            None => {
-                let known: Vec<_> = endpoint.versions.keys().map(String::as_str).collect();
-                let version: String = version.chars().take(128).collect();
-                Err(format!(
-                    "{} has no version {version:?}: it has {}",
-                    endpoint.name,
-                    known.join(", ")
-                ))
-            }
-        },
+        (Some(_), Some(_)) => Err(WishError::Both),
+        (Some(version), None) => Ok(Some(Arc::clone(endpoint.version(version)?))),
         (None, Some("production")) => Ok(Some(Arc::clone(&endpoint.production))),
-        (None, Some("staging")) if endpoint.staging.is_some() => Ok(endpoint.staging.clone()),
-        (None, Some(status)) => {
-            let status: String = status.chars().take(64).collect();
-            Err(format!(
-                "{} has no version in status {status:?}",
-                endpoint.name
-            ))
-        }
+        (None, Some("staging")) => match &endpoint.staging {
+            Some(staging) => Ok(Some(Arc::clone(staging))),
+            None => Err(WishError::NoCandidate(endpoint.name.clone())),
+        },
+        (None, Some(status)) => Err(WishError::Status(status.chars().take(64).collect())),
     }
 }
 
@@ -117,8 +135,7 @@ pub async fn predict(
         endpoint,
         parameters.version.as_deref(),
         parameters.status.as_deref(),
-    )
-    .map_err(|message| Problem::new(StatusCode::NOT_FOUND, "unknown_version", message))?;
+    )?;
     let codec = content_codec(&headers)?;
     let Some(device) = parameters.device else {
         return alone(endpoint, pin, codec, &body);

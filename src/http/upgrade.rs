@@ -3,6 +3,7 @@
 //! A request that is a proper upgrade but cannot be served is answered on the socket (`error`, then a close code), because a browser
 //! cannot read an HTTP status; one that is no upgrade gets a problem document.
 
+use super::predict::{WishError, wished};
 use super::{Problem, Shared, Site};
 use crate::ingest::ws::{self, StreamRequest};
 use crate::push::live::{self as live_socket, LiveContext};
@@ -204,12 +205,18 @@ fn check_stream(
         Some("committed") => true,
         Some(other) => return Err(bad(format!("push {other:?}: expected committed"))),
     };
-    let pin = super::predict::wished(
+    let pin = wished(
         endpoint,
         parameters.version.as_deref(),
         parameters.status.as_deref(),
     )
-    .map_err(|message| (CloseCode::BadRequest, ErrorCode::UnknownVersion, message))?;
+    .map_err(|error| {
+        let code = match &error {
+            WishError::Version(_) | WishError::NoCandidate(_) => ErrorCode::UnknownVersion,
+            WishError::Status(_) | WishError::Both => ErrorCode::BadRequest,
+        };
+        (CloseCode::BadRequest, code, error.to_string())
+    })?;
     let key = StreamKey {
         import,
         ..StreamKey::live(endpoint.name.clone(), device)

@@ -27,6 +27,8 @@ const WARM_UP_STEPS: usize = 101;
 const WARM_UP_CALIBRATION: u32 = 1_000;
 /// Longest warm-up; a dear version is measured by fewer steps.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// A step above this is told as a warning: a hundred readings a second take a core.
+const TOO_DEAR: Duration = Duration::from_millis(10);
 /// Starts the generator of the warm-up's readings.
 const WARM_UP_SEED: u64 = 7;
 
@@ -60,6 +62,35 @@ pub struct ServedEndpoint {
     pub production: Arc<Served>,
     /// The newest candidate.
     pub staging: Option<Arc<Served>>,
+    /// Who was in production before and is ready, newest first: where streams go whose production version keeps failing.
+    pub before: Vec<Arc<Served>>,
+    /// Versions that are there and cannot be asked, with their mistakes.
+    pub unready: BTreeMap<String, String>,
+}
+
+/// Why an endpoint has no version of a name to be asked; one line for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoVersion {
+    /// There is none.
+    #[error("{endpoint} has no version {version:?}: it has {known}")]
+    Unknown {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// What was asked for.
+        version: String,
+        /// What there is.
+        known: String,
+    },
+    /// It is there, and could not be loaded.
+    #[error("{endpoint}: version {version} is not ready: {mistakes}")]
+    NotReady {
+        /// The endpoint.
+        endpoint: EndpointName,
+        /// `model/version`.
+        version: String,
+        /// Why.
+        mistakes: String,
+    },
 }
 
 impl ServedEndpoint {
@@ -81,7 +112,33 @@ impl ServedEndpoint {
             versions,
             production,
             staging: None,
+            before: Vec::new(),
+            unready: BTreeMap::new(),
         }
+    }
+
+    /// The version of that name (`model/version`).
+    ///
+    /// # Errors
+    /// See [`NoVersion`].
+    pub fn version(&self, name: &str) -> Result<&Arc<Served>, NoVersion> {
+        if let Some(served) = self.versions.get(name) {
+            return Ok(served);
+        }
+        let endpoint = self.name.clone();
+        let version: String = name.chars().take(128).collect();
+        Err(match self.unready.get(name).cloned() {
+            Some(mistakes) => NoVersion::NotReady {
+                endpoint,
+                version,
+                mistakes,
+            },
+            None => NoVersion::Unknown {
+                endpoint,
+                version,
+                known: join(self.versions.keys()),
+            },
+        })
     }
 }
 
@@ -165,6 +222,22 @@ impl Served {
         }
     }
 
+    /// The cost of a step in microseconds, for people: as many digits as the measurement is worth.
+    pub fn step_us(&self) -> f64 {
+        let us = self.cost.as_secs_f64() * 1e6;
+        let digits = if us < 1.0 { 100.0 } else { 10.0 };
+        (us * digits).round() / digits
+    }
+
+    /// What whoever puts this version into production should know first: one line, where there is something.
+    pub fn warning(&self) -> Option<String> {
+        (self.cost > TOO_DEAR).then(|| {
+            let ms = self.cost.as_secs_f64() * 1e3;
+            let a_second = 1.0 / self.cost.as_secs_f64();
+            format!("a step costs {ms:.1} ms: a core takes {a_second:.0} readings/s of all its streams together, and a stream that is moved to it folds its old readings at that speed")
+        })
+    }
+
     /// What an answer is made of, its numbers all 0; `None` where the endpoint's task alone says it.
     pub fn template(&self) -> Option<Output> {
         self.version.model.template().map(fold::to_wire)
@@ -202,6 +275,10 @@ impl Served {
     }
 }
 
+fn join<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
@@ -221,4 +298,49 @@ pub fn load_zoo(dir: Option<&std::path::Path>) -> Result<Zoo, LoadError> {
         tracing::warn!(%mistake, "left out");
     }
     Ok(zoo)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served(cost: Duration) -> Served {
+        let zoo = Zoo::embedded().unwrap();
+        let version = &zoo.endpoints["pump-health"].versions["mewma/1.0.0"];
+        Served::new(&"pump-health".parse().unwrap(), version, 1, cost)
+    }
+
+    #[test]
+    fn a_cost_is_told_in_as_many_digits_as_were_measured() {
+        let told = |ns| served(Duration::from_nanos(ns)).step_us().to_string();
+        assert_eq!(
+            [123, 701, 1_240, 85_149].map(told),
+            ["0.12", "0.7", "1.2", "85.1"]
+        );
+    }
+
+    #[test]
+    fn a_step_above_ten_milliseconds_is_a_warning() {
+        assert_eq!(served(Duration::from_millis(10)).warning(), None);
+        let warning = served(Duration::from_millis(20)).warning().unwrap();
+        assert!(warning.contains("20.0 ms"), "{warning}");
+        assert!(warning.contains("50 readings/s"), "{warning}");
+    }
+
+    #[test]
+    fn a_version_that_is_not_ready_is_told_from_one_that_is_not_there() {
+        let zoo = Zoo::embedded().unwrap();
+        let manifest = zoo.endpoints["pump-health"].manifest.clone();
+        let production = Arc::new(served(Duration::ZERO));
+        let versions = BTreeMap::from([("mewma/1.0.0".to_owned(), Arc::clone(&production))]);
+        let name = "pump-health".parse().unwrap();
+        let mut endpoint = ServedEndpoint::new(name, manifest, versions, production);
+        endpoint.unready.insert("m/1.0.0".into(), "why".into());
+        assert!(endpoint.version("mewma/1.0.0").is_ok());
+        let said = |name| endpoint.version(name).unwrap_err().to_string();
+        let expected = "pump-health: version m/1.0.0 is not ready: why";
+        assert_eq!(said("m/1.0.0"), expected);
+        let expected = "pump-health has no version \"m/2.0.0\": it has mewma/1.0.0";
+        assert_eq!(said("m/2.0.0"), expected);
+    }
 }

@@ -1,7 +1,8 @@
 //! Streams whose steps fail one after the other: moved to the version that served them before.
 //!
 //! Off the hot path: a session counts its failed steps, and when `sessions.max_failed_steps` of them came in a row its stream is put in a
-//! bounded queue, once. One task takes from it and moves a few streams at a time by the usual switch, with the reason `failing`. A
+//! bounded queue, once. One task takes from it and moves a few streams at a time by the usual switch, with the reason `failing`. A stream
+//! that knew no other version gets what was in production before at its endpoint. A
 //! stream for which there is no other version stays where it is. Either way an alert says so. When the queue is full or the switch fails, the
 //! next failed step asks again. The count starts anew with each load of the session.
 
@@ -116,7 +117,8 @@ impl Pipeline {
         Ok(Some(good))
     }
 
-    /// The version that served last without failing; else the endpoint's production version, if that did not fail here either.
+    /// The version that served last without failing; else the endpoint's production version, or the one that was in production before
+    /// it, if that did not fail here either.
     async fn last_good(
         &self,
         cell: &SessionCell,
@@ -139,8 +141,11 @@ impl Pipeline {
             }
         }
         let endpoint = engine.endpoint(key.endpoint.as_str());
-        let production = endpoint.map(|endpoint| Arc::clone(&endpoint.production));
-        Ok(production.filter(|served| !failed.contains(&served.reference.id)))
+        let mut of_endpoint = endpoint
+            .into_iter()
+            .flat_map(|endpoint| std::iter::once(&endpoint.production).chain(&endpoint.before));
+        let good = of_endpoint.find(|served| !failed.contains(&served.reference.id));
+        Ok(good.cloned())
     }
 
     fn tell(&self, key: &StreamKey, outcome: &'static str, message: &str) {

@@ -73,6 +73,17 @@ pub enum ChangeError {
         /// Why.
         mistakes: String,
     },
+    /// Its folder is not whole, or was not when it was looked at.
+    #[error("{version} is not ready: {why}")]
+    Unsettled {
+        /// `model/version`.
+        version: String,
+        /// What is missing.
+        why: String,
+    },
+    /// There is one way into production.
+    #[error("{0} comes into production by being promoted: promote it")]
+    ByPromotion(String),
     /// It serves: another version has to be promoted first.
     #[error("{0} is in production: promote another version first")]
     InProduction(String),
@@ -330,7 +341,7 @@ impl Registry {
     ) -> Result<Changed, ChangeError> {
         let mut books = self.books.lock().await;
         if status == Status::Production {
-            return self.put(&mut books, endpoint, version, asked, false).await;
+            return Err(ChangeError::ByPromotion(version.to_owned()));
         }
         let id = books.recorded(endpoint, version)?;
         let engine = self.engines.load();
@@ -409,25 +420,17 @@ impl Books {
     /// A version that can serve.
     fn ready(&self, endpoint: &str, version: &str) -> Result<Arc<Served>, ChangeError> {
         let item = self.item(endpoint, version)?;
-        let not_ready = || ChangeError::NotReady {
-            version: version.to_owned(),
-            mistakes: item.mistakes.join("; "),
-        };
-        let served = item.served.as_ref().ok_or_else(not_ready)?;
-        // Its folder is another one by now: what would serve after a restart is not what is asked for.
-        if !item.mistakes.is_empty() {
-            return Err(not_ready());
-        }
-        Ok(Arc::clone(served))
+        let served = item.served.as_ref();
+        // With mistakes its folder is another one by now: what would serve after a restart is not what is asked for.
+        let ready = served.filter(|_| item.mistakes.is_empty());
+        ready.cloned().ok_or_else(|| not_ready(version, item))
     }
 
     /// The row id of a version that was loaded once.
     fn recorded(&self, endpoint: &str, version: &str) -> Result<i64, ChangeError> {
         let item = self.item(endpoint, version)?;
-        let served = item.served.as_ref().ok_or_else(|| ChangeError::NotReady {
-            version: version.to_owned(),
-            mistakes: item.mistakes.join("; "),
-        })?;
+        let served = item.served.as_ref();
+        let served = served.ok_or_else(|| not_ready(version, item))?;
         Ok(served.reference.id)
     }
 
@@ -472,6 +475,8 @@ impl Books {
                 .values()
                 .find(|served| Some(served.reference.id) == staging)
                 .cloned();
+            let before = standing.earlier();
+            let before = before.filter_map(|id| shelved.ready(id)).collect();
             let endpoint = ServedEndpoint::new(
                 shelved.name.clone(),
                 shelved.manifest.clone(),
@@ -480,6 +485,8 @@ impl Books {
             );
             engine.insert(ServedEndpoint {
                 staging,
+                before,
+                unready: shelved.unready(),
                 ..endpoint
             });
         }
@@ -491,7 +498,7 @@ impl Books {
         match shelved.versions.get(wanted) {
             Some(item) => item.mistakes.join("; "),
             None if self.standing(shelved.name.as_str()).production().is_some() => format!(
-                "{}: version {wanted} is in production, and its folder is not there",
+                "{}: version {wanted} is in production, and its folder is not there: put it back",
                 shelved.name
             ),
             None => format!(
@@ -499,6 +506,17 @@ impl Books {
                 shelved.name
             ),
         }
+    }
+}
+
+fn not_ready(version: &str, item: &Item) -> ChangeError {
+    let (version, why) = (version.to_owned(), item.mistakes.join("; "));
+    if item.is_unsettled {
+        return ChangeError::Unsettled { version, why };
+    }
+    ChangeError::NotReady {
+        version,
+        mistakes: why,
     }
 }
 

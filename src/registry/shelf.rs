@@ -40,6 +40,8 @@ pub struct Item {
     pub manifest: Arc<str>,
     /// Name and bytes of its files.
     pub files: Vec<(String, u64)>,
+    /// Its folder is not whole yet, or was not when it was looked at: nothing of it was read.
+    pub is_unsettled: bool,
     stamp: Stamp,
 }
 
@@ -194,6 +196,20 @@ impl Shelf {
 }
 
 impl Shelved {
+    /// A version that is ready, by its row id.
+    pub fn ready(&self, id: i64) -> Option<Arc<Served>> {
+        let mut ready = self.versions.values().filter(|v| v.mistakes.is_empty());
+        ready.find_map(|item| item.served.clone().filter(|s| s.reference.id == id))
+    }
+
+    /// Versions that cannot serve, with their mistakes.
+    pub fn unready(&self) -> BTreeMap<String, String> {
+        let unready = self.versions.iter().filter(|(_, v)| v.served.is_none());
+        unready
+            .map(|(id, item)| (id.clone(), item.mistakes.join("; ")))
+            .collect()
+    }
+
     /// Another `endpoint.toml` for an endpoint that serves: its words and its default are taken, its schema is not.
     fn renew(&mut self, manifest: EndpointManifest, stamp: &Stamp) -> Option<String> {
         self.stamp.clone_from(stamp);
@@ -218,12 +234,13 @@ impl Shelved {
         report: &mut Report,
     ) -> Result<(), StoreError> {
         let known = self.versions.get(id);
-        if known.is_some_and(|known| known.stamp == *stamp) {
+        if known.is_some_and(|known| !known.is_unsettled && known.stamp == *stamp) {
             return Ok(());
         }
         let path = format!("{}/{id}", self.name);
         let has_manifest = stamp.iter().any(|(file, ..)| file == "model.toml");
         if !is_still || (!has_manifest && loader.source.changes()) {
+            report.changed |= self.is_written(id, has_manifest);
             report.unsettled.push(path);
             return Ok(());
         }
@@ -267,6 +284,28 @@ impl Shelved {
         Ok(())
     }
 
+    /// Notes that a version is still being written, unless there is more to say of it; whether that is news.
+    fn is_written(&mut self, id: &str, has_manifest: bool) -> bool {
+        let known = self.versions.get(id);
+        if known.is_some_and(|known| !known.is_unsettled) {
+            return false;
+        }
+        let why = match has_manifest {
+            true => "its files are still changing: they are read once two looks find the same",
+            false => "it has no model.toml yet: its files are read when that is there",
+        };
+        if known.is_some_and(|known| known.mistakes == [why]) {
+            return false;
+        }
+        let item = Item {
+            is_unsettled: true,
+            mistakes: vec![why.to_owned()],
+            ..Item::default()
+        };
+        self.versions.insert(id.to_owned(), item);
+        true
+    }
+
     /// Adds mistakes to a version that goes on as it is.
     fn note(
         &mut self,
@@ -283,6 +322,7 @@ impl Shelved {
             .extend(told.map(|mistake| (path.to_owned(), mistake.clone())));
         let item = self.versions.entry(id.to_owned()).or_default();
         item.stamp.clone_from(stamp);
+        item.is_unsettled = false;
         item.mistakes = mistakes;
     }
 
@@ -393,7 +433,12 @@ impl Loader<'_> {
         };
         let (name, features) = (name.clone(), endpoint.manifest.features.clone());
         match aside(move || Served::warm_up(&name, &version, row, &features)).await {
-            Ok(served) => item.served = Some(Arc::new(served)),
+            Ok(served) => {
+                if let Some(warning) = served.warning() {
+                    tracing::warn!(endpoint = %endpoint.name, version = %served.reference, "{warning}");
+                }
+                item.served = Some(Arc::new(served));
+            }
             Err(mistake) => item.mistakes.push(mistake),
         }
         Ok(item)

@@ -67,8 +67,12 @@ impl Standing {
 
     /// The version that was in production before, for a rollback.
     pub fn before(&self) -> Option<i64> {
-        let before = self.pile.len().checked_sub(2)?;
-        Some(self.pile[before])
+        self.earlier().next()
+    }
+
+    /// Versions that were in production before and were not taken back, newest first.
+    pub fn earlier(&self) -> impl Iterator<Item = i64> {
+        self.pile.iter().rev().skip(1).copied()
     }
 
     /// The newest candidate.
@@ -152,6 +156,7 @@ mod tests {
         );
         assert_eq!(standing.status(1), Status::Archived);
         promote(&mut standing, 3);
+        assert_eq!(standing.earlier().collect::<Vec<_>>(), [2, 1]);
         let productive = [1, 2, 3].map(|id| standing.status(id) == Status::Production);
         assert_eq!(productive, [false, false, true]);
     }

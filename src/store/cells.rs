@@ -4,7 +4,8 @@
 
 use super::history::{LoggedSample, LoggedStream, LoggedVersion};
 use super::rollup::{Bucket, Span, Stat, from_bytes};
-use super::{Place, Result, StoreError, StoredSnapshot};
+use super::versions::{StatusChange, StatusRow};
+use super::{Place, Result, StoreError, StoredSnapshot, rows};
 use crate::stream::{Flags, StreamKey, StreamRef, from_le_bytes};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -18,6 +19,9 @@ pub const SAMPLE: &str = "SELECT id, stream_id, pos, epoch, seq, ts, received_at
 pub const STREAM: &str = "SELECT id, endpoint, device, import, pos, samples FROM streams WHERE ";
 /// Columns of [`version`].
 pub const VERSIONS: &str = "SELECT id, endpoint, model, version, hash FROM versions ORDER BY id";
+/// Columns of [`status_change`].
+pub const STATUS_CHANGES: &str = "SELECT s.id, v.endpoint, v.model, v.version, s.at, s.version_id, s.status, s.actor, s.reason \
+     FROM status_changes s JOIN versions v ON v.id = s.version_id ORDER BY s.id";
 /// Columns of [`bucket`] in a table called `r`. The length has 32 bits in PostgreSQL.
 pub const BUCKET: &str = "r.stream_id, CAST(r.span_s AS bigint), r.start, r.count, r.anomalies, r.failed, r.score, r.features";
 
@@ -76,6 +80,23 @@ impl Cells for PgRow {
     fn small(&self, column: usize) -> u32 {
         self.get::<i32, _>(column).cast_unsigned()
     }
+}
+
+/// A change of status.
+pub fn status_change(row: &impl Cells) -> Result<StatusRow> {
+    Ok(StatusRow {
+        id: row.int(0),
+        endpoint: row.text(1).to_owned(),
+        model: row.text(2).to_owned(),
+        version: row.text(3).to_owned(),
+        at: row.int(4),
+        change: StatusChange {
+            version_id: row.int(5),
+            status: rows::status_of(row.text(6))?,
+            who: row.text(7).to_owned(),
+            why: row.text(8).to_owned(),
+        },
+    })
 }
 
 /// A number that the schema keeps within 0..2^53.

@@ -22,6 +22,19 @@ pub fn take(database: &Path) -> Result<FileLock> {
     let unusable = |error: std::io::Error| {
         StoreError::Unusable(format!("data dir {}: {error}", dir.display()))
     };
+    if dir.exists() && !dir.is_dir() {
+        return Err(StoreError::Unusable(format!(
+            "data dir {}: is a file: name a folder",
+            dir.display()
+        )));
+    }
+    // Before anything is written beside it.
+    if database.is_dir() {
+        return Err(StoreError::Unusable(format!(
+            "database {}: is a folder: name a file in it",
+            database.display()
+        )));
+    }
     std::fs::create_dir_all(dir).map_err(unusable)?;
     let file = OpenOptions::new()
         .create(true)
@@ -69,6 +82,27 @@ mod tests {
         assert!(take(&dir.path().join("other.db")).is_ok());
         drop(first);
         assert!(take(&database).is_ok());
+    }
+
+    #[test]
+    fn a_folder_in_a_files_place_and_a_file_in_a_folders_are_told_and_nothing_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("data");
+        std::fs::create_dir(&folder).unwrap();
+        let refused = take(&folder).unwrap_err().to_string();
+        assert!(
+            refused.ends_with("data: is a folder: name a file in it"),
+            "{refused}"
+        );
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let refused = take(&file.join("tidegate.db")).unwrap_err().to_string();
+        assert!(
+            refused.ends_with("file: is a file: name a folder"),
+            "{refused}"
+        );
+        let there: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(there.len(), 2, "{there:?}");
     }
 
     #[test]

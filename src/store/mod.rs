@@ -80,7 +80,7 @@ pub struct StoredStream {
     pub gaps: Vec<(u64, u64)>,
     /// The newest snapshot: its position, version id and content.
     pub snapshot: Option<StoredSnapshot>,
-    /// Arrival of the newest row, Unix ms.
+    /// Arrival of the newest row that the device sent, Unix ms.
     pub last_seen: i64,
 }
 
@@ -244,7 +244,7 @@ pub struct DeviceRow {
     pub high_water: Option<u64>,
     /// Samples stored.
     pub samples: u64,
-    /// Arrival of the newest row, Unix ms.
+    /// Arrival of the newest row that the device sent, Unix ms.
     pub last_seen: i64,
     /// The newest sample.
     pub last: Option<StoredSample>,

@@ -15,6 +15,8 @@ pub struct Move {
     pub after: Marks,
     /// Samples among its rows.
     pub samples: i64,
+    /// Whether its device sent one of them; a version that changes or a reset is no sign of life.
+    pub heard: bool,
     /// Index of its last row in the batch.
     pub newest: usize,
 }
@@ -28,6 +30,7 @@ pub fn gather_moves(rows: &[&Row]) -> Result<HashMap<i64, Move>> {
             expected,
             after: row.after,
             samples: 0,
+            heard: false,
             newest: index,
         });
         if step.newest != index && expected != step.after.pos {
@@ -36,8 +39,16 @@ pub fn gather_moves(rows: &[&Row]) -> Result<HashMap<i64, Move>> {
         step.after = row.after;
         step.newest = index;
         step.samples += i64::from(matches!(row.what, What::Sample(_)));
+        step.heard |= is_heard(&row.what);
     }
     Ok(moves)
+}
+
+fn is_heard(what: &What) -> bool {
+    match what {
+        What::Sample(_) | What::Refusal(_) | What::Feedback { .. } => true,
+        What::Epoch | What::Reset { .. } | What::Switch { .. } => false,
+    }
 }
 
 /// First bytes of stored outputs whose readings were not folded: a failed step, a late reading. The layout of outputs is frozen, so

@@ -282,7 +282,7 @@ async fn move_streams(connection: &mut SqliteConnection, rows: &[&Row]) -> Resul
     bulk::NEW_STREAMS
         .run(connection, &new, |query, (id, step)| {
             let key = &rows[step.newest].stream.key;
-            bind_marks(query.bind(**id), step, at)
+            bind_marks(query.bind(**id), step, Some(at))
                 .bind(key.endpoint.to_string())
                 .bind(key.device.to_string())
                 .bind(signed(key.import))
@@ -291,7 +291,8 @@ async fn move_streams(connection: &mut SqliteConnection, rows: &[&Row]) -> Resul
         .await?;
     let moved = bulk::MOVED_STREAMS
         .run(connection, &known, |query, (id, step)| {
-            bind_marks(query.bind(**id), step, at).bind(signed(step.expected))
+            let seen = step.heard.then_some(at);
+            bind_marks(query.bind(**id), step, seen).bind(signed(step.expected))
         })
         .await?;
     if moved != known.len() as u64 {
@@ -302,14 +303,15 @@ async fn move_streams(connection: &mut SqliteConnection, rows: &[&Row]) -> Resul
     Ok(())
 }
 
-fn bind_marks(query: bulk::Query, step: &Move, at: i64) -> bulk::Query {
+/// `seen`: when the device was heard of, Unix ms; `None` leaves what is stored.
+fn bind_marks(query: bulk::Query, step: &Move, seen: Option<i64>) -> bulk::Query {
     query
         .bind(signed(step.after.pos))
         .bind(signed(step.after.epoch))
         .bind(step.after.high_water.map(signed))
         .bind(numbering_code(step.after.numbering))
         .bind(step.after.last_ts)
-        .bind(at)
+        .bind(seen)
         .bind(step.samples)
 }
 

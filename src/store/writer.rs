@@ -357,6 +357,14 @@ impl<T: Send + 'static> Work<T> {
         tracing::error!(%error, rows, retry_ms = wait.as_millis() as u64, "commit failed");
     }
 
+    /// A commit failed and what became of it cannot be read either.
+    fn note_unknown(&self, error: &StoreError, streams: usize, wait: Duration) {
+        self.health.failing.store(true, Ordering::Relaxed);
+        metrics::counter!(metric::STORE_FAILURES).increment(1);
+        let retry_ms = wait.as_millis() as u64;
+        tracing::error!(%error, streams, retry_ms, "what a failed commit came to is not known: positions cannot be read");
+    }
+
     /// Another server took over: nothing of these rows was committed by this one, and nothing will be.
     async fn give_up(&mut self, batch: Vec<Entry<T>>) {
         if !self.health.is_lost() {
@@ -382,7 +390,7 @@ impl<T: Send + 'static> Work<T> {
                 Ok(found) => return Some(found.into_iter().collect()),
                 Err(StoreError::Fenced) => return None,
                 Err(error) => {
-                    self.note_failure(&error, 0, wait);
+                    self.note_unknown(&error, streams.len(), wait);
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(RETRY.1);
                 }

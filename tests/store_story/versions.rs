@@ -1,9 +1,9 @@
 //! The chapters of endpoints, versions and their status.
 
-use super::book::{Book, ENDPOINT};
+use super::book::{Book, ENDPOINT, Pen};
 use tidegate::store::{StatusChange, StoreError};
-use tidegate::stream::Status;
-use tidegate_protocol::EndpointName;
+use tidegate::stream::{Status, now_ms};
+use tidegate_protocol::{EndpointName, NackCode};
 
 pub async fn a_version_never_changes(book: &mut Book) {
     let endpoint = EndpointName::new(ENDPOINT).unwrap();
@@ -81,4 +81,39 @@ pub async fn changes_of_status_are_added_whole_and_in_order(book: &mut Book) {
     let testing = [change(other, Status::Testing, "")];
     store.change_status(newest, &testing).await.unwrap();
     assert_eq!(store.status_changes().await.unwrap().len(), 3);
+}
+
+/// A device's row in the list of devices says when something of it arrived last, Unix ms.
+async fn last_seen(book: &Book, pen: &Pen) -> i64 {
+    let listed = book.store().devices(Some(ENDPOINT), None, 1_000).await;
+    let row = listed
+        .unwrap()
+        .into_iter()
+        .find(|row| row.key == pen.stream.key);
+    let seen = row.expect("it is listed").last_seen;
+    assert_eq!(book.load(pen).await.last_seen, seen);
+    seen
+}
+
+pub async fn a_version_that_changes_is_no_sign_of_life_of_its_device(book: &mut Book) {
+    let mut pen = book.pen("idle");
+    let rows = vec![pen.opened(), pen.reading(0)];
+    book.write(rows).await;
+    let seen = last_seen(book, &pen).await;
+    while now_ms() <= seen {
+        std::hint::spin_loop();
+    }
+    for row in [pen.opened(), pen.reset(), pen.epoch(1)] {
+        book.write(vec![row]).await;
+        assert_eq!(last_seen(book, &pen).await, seen);
+    }
+    // Beside a row that moves no other device's time, and in one batch with something the device sent.
+    let mut other = book.pen("idle-too");
+    let rows = vec![pen.opened(), other.opened(), other.reading(0)];
+    book.write(rows).await;
+    assert_eq!(last_seen(book, &pen).await, seen);
+    let refused = pen.refusal(Some(0), NackCode::BadReading, "no");
+    let rows = vec![refused, pen.opened()];
+    book.write(rows).await;
+    assert!(last_seen(book, &pen).await > seen);
 }

@@ -59,17 +59,21 @@ function forecast(s, values) {
 }
 
 const sensors = SENSORS.map(([name, unit, , , range]) => ({ name, unit, range, hard_range: null }));
-const endpoint = (name, task, description, production, versions, answer) => ({
+const endpoint = (name, task, description, production, versions, answer, head = {}) => ({
   answer,
-  public: { name, description, revision: 1, task, features: sensors, default: production, production, versions },
+  public: { name, description, revision: 1, task, features: sensors, default: production, production, head, versions },
 });
 
 export const ENDPOINTS = new Map(
   [
     endpoint("pump-health", "anomaly", "Anomalies of a water pump from eight sensors", "mewma/1.0.0", ["mewma/1.0.0", "mewma/1.1.0", "autoencoder/1.0.0"], anomaly),
     endpoint("rig-state", "classification", "What ails this pump, if anything?", "forest/1.1.0", ["forest/1.0.0", "forest/1.1.0", "extra-trees/1.0.0"], classification),
-    endpoint("rig-forecast", "forecast", "How warm will this pump's engine be within two minutes?", "gru/1.0.0", ["gru/1.0.0", "gru-onnx/1.0.0"], forecast),
-    endpoint("rig-life", "regression", "How many hours until service?", "linear/1.0.0", ["linear/1.0.0"], regression),
+    endpoint("rig-forecast", "forecast", "How warm will this pump's engine be within two minutes?", "gru/1.0.0", ["gru/1.0.0", "gru-onnx/1.0.0"], forecast, {
+      target: "Temperature", unit: "degC", horizon: HORIZON,
+    }),
+    endpoint("rig-life", "regression", "How many hours until service?", "linear/1.0.0", ["linear/1.0.0"], regression, {
+      values: [{ name: "hours_left", unit: "h" }, { name: "wear" }],
+    }),
   ].map((one) => [one.public.name, one]),
 );
 

@@ -80,12 +80,15 @@ test("every task shows its outputs, and a promotion shows in curves, head and no
     await drawn(page, 9);
     await expect(page.getByTestId("forecast")).toContainText(/in 2 min\s+[\d.]+\s+degC/);
     await expect(page.getByRole("combobox", { name: "beside" })).toHaveValue("4");
+    await page.getByRole("combobox", { name: "beside" }).selectOption("Current");
+    await expect(page.getByTestId("forecast")).toContainText(/in 2 min\s+[\d.]+\s+degC/);
     await looks(page, "task-forecast");
     await page.getByRole("combobox", { name: "beside" }).selectOption("nothing");
     await drawn(page, 9);
 
     await page.getByRole("link", { name: "rig-life" }).click();
-    await expect(page.locator('[data-testid="output"][data-name="hours_left"] b')).toHaveText(/^\d/);
+    await expect(page.locator('[data-testid="output"][data-name="hours_left"]')).toHaveText(/^\s*\d[\d.]* h\s*$/);
+    await expect(page.locator('[data-testid="output"][data-name="wear"]')).toHaveText(/^\s*\d[\d.]*\s*$/);
     await drawn(page, 10);
     await looks(page, "task-regression");
 

@@ -182,8 +182,8 @@ export function nearestStep({ outputs }: Frame): number {
 }
 
 /**
- * The sensor that a forecast is most likely about: the one that its nearest step lies closest to. Null where none is
- * within a quarter of its size, since the server does not say which it is.
+ * The sensor that a forecast is most likely about where its head names none: the one that its nearest step lies closest
+ * to. Null where none is within a quarter of its size.
  */
 export function likelyTarget(frame: Frame): number | null {
   const nearest = frame.outputs[nearestStep(frame)]?.last ?? [];

@@ -125,6 +125,16 @@ export interface Feature {
   range: [number, number] | null;
 }
 
+/** What the numbers of an answer mean, as the version in production has it. */
+export interface Head {
+  /** The feature that a forecast is about. */
+  target?: string;
+  /** Of a forecast's numbers. */
+  unit?: string;
+  /** Quantities of a regression. */
+  values?: { name: string; unit?: string }[];
+}
+
 export interface Endpoint {
   name: string;
   description: string;
@@ -135,6 +145,8 @@ export interface Endpoint {
   default: string;
   /** Serves every stream that is not pinned; a server without promotion leaves it out. */
   production?: string;
+  /** An older server leaves it out. */
+  head?: Head;
   versions: string[];
 }
 

@@ -4,7 +4,7 @@
 //! with a dot, which no server sees, synced, and renamed into its place.
 
 use super::onnx;
-use super::verify::{Examined, endpoint_of, examine, tell_mistakes};
+use super::verify::{Examined, endpoint_of, examine, tell_mistakes, tell_warning};
 use crate::cli::source::print;
 use crate::config::{Overrides, RawConfig};
 use anyhow::{Context, bail};
@@ -93,12 +93,10 @@ pub fn run(args: &AddArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let place = dir.join(args.endpoint.as_str()).join(&examined.name);
-    let is_there = is_there(&place, &files, &examined)?;
-    if !is_there && is_new {
-        put_endpoint(&dir, &args.endpoint, &schema, &examined.name, &files)?;
-    } else if !is_there {
-        put(&place, &files)?;
-    }
+    let is_there = put_once(&place, &files, &examined.hash, || match is_new {
+        true => put_endpoint(&dir, &args.endpoint, &schema, &examined.name, &files),
+        false => put(&place, &files),
+    })?;
     tell(args, &dir, &examined, seeded, is_there)
 }
 
@@ -127,8 +125,25 @@ fn seed(dir: &Path) -> anyhow::Result<bool> {
     Ok(is_empty)
 }
 
+/// Puts a version into its place, unless the very same one is there already or comes there meanwhile; whether it was there.
+fn put_once(
+    place: &Path,
+    files: &Files,
+    hash: &str,
+    put: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<bool> {
+    if is_there(place, files, hash)? {
+        return Ok(true);
+    }
+    match put() {
+        Ok(()) => Ok(false),
+        Err(_) if is_there(place, files, hash)? => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether the very same version is there already.
-fn is_there(place: &Path, files: &Files, examined: &Examined) -> anyhow::Result<bool> {
+fn is_there(place: &Path, files: &Files, own: &str) -> anyhow::Result<bool> {
     if !place.exists() {
         return Ok(false);
     }
@@ -141,9 +156,8 @@ fn is_there(place: &Path, files: &Files, examined: &Examined) -> anyhow::Result<
         .map(|b| format!("{b:02x}"))
         .collect();
     bail!(
-        "{}: is there with the hash {hash}, this one has {}: a version never changes, give the new one a new number",
+        "{}: is there with the hash {hash}, this one has {own}: a version never changes, give the new one a new number",
         place.display(),
-        examined.hash
     )
 }
 
@@ -219,10 +233,11 @@ fn tell(
     is_there: bool,
 ) -> anyhow::Result<ExitCode> {
     let name = format!("{}/{}", args.endpoint, examined.name);
+    tell_warning(&name, examined.warning.as_deref());
     if args.json {
         let told = json!({
             "version": name, "models_dir": dir, "hash": examined.hash, "step_us": examined.step_us, "added": !is_there,
-            "built_in_models_written": seeded,
+            "built_in_models_written": seeded, "warning": examined.warning,
         });
         print(&serde_json::to_string_pretty(&told)?)?;
         return Ok(ExitCode::SUCCESS);
@@ -244,7 +259,7 @@ fn tell(
         "added"
     };
     print(&format!(
-        "{name}: {what} ({}, {:.2} us a step)",
+        "{name}: {what} ({}, {} us a step)",
         examined.hash, examined.step_us
     ))?;
     print(&format!(
@@ -253,4 +268,39 @@ fn tell(
     ))?;
     print(&format!("then: tidegate model promote {name}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(text: &str) -> Files {
+        Files::from([("model.toml".to_owned(), text.as_bytes().to_vec().into())])
+    }
+
+    fn hash(files: &Files) -> String {
+        let hash = hash_folder(files);
+        hash.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    #[test]
+    fn of_two_that_are_put_into_one_place_at_once_the_second_is_told_both_hashes() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("m/1.0.0");
+        let (first, second) = (files("first"), files("second"));
+        // The other one comes between the look and the putting.
+        let between = |own: &Files| {
+            put_once(&place, own, &hash(own), || {
+                put(&place, &first)?;
+                put(&place, own)
+            })
+        };
+        let refused = between(&second).unwrap_err().to_string();
+        for part in [hash(&first), hash(&second), "never changes".to_owned()] {
+            assert!(refused.contains(&part), "{refused}");
+        }
+        fs::remove_dir_all(&place).unwrap();
+        assert!(between(&first).unwrap(), "the very same is there");
+        assert_eq!(read_folder(&place).unwrap(), first);
+    }
 }

@@ -31,7 +31,7 @@ enum Command {
     Promote(remote::PromoteArgs),
     /// Put a version away that does not serve.
     Archive(remote::ArchiveArgs),
-    /// Move a version that does not serve to `testing` or `staging`.
+    /// Move a version that does not serve to `testing`, `staging` or `archived`.
     Status(remote::StatusArgs),
     Rollback(remote::RollbackArgs),
     /// Compare two versions of an endpoint: manifests and what else is known.

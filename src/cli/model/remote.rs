@@ -39,14 +39,29 @@ pub struct ListArgs {
     server: ServerArgs,
 }
 
-/// Flags of `model show`.
+/// Which version.
 #[derive(Debug, Clone, Args)]
-pub struct ShowArgs {
+struct VersionArgs {
     /// `ENDPOINT/MODEL/VERSION`, or `MODEL/VERSION` with `--endpoint`.
     version: String,
     /// The endpoint.
     #[arg(long, short)]
     endpoint: Option<EndpointName>,
+}
+
+impl VersionArgs {
+    /// The route of the version.
+    fn path(&self) -> anyhow::Result<String> {
+        let (endpoint, version) = full_name(&self.version, self.endpoint.as_ref())?;
+        Ok(format!("/api/v1/models/{endpoint}/{version}"))
+    }
+}
+
+/// Flags of `model show`.
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    version: VersionArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -66,11 +81,8 @@ pub struct ReasonArgs {
 /// version before answers each of them until it is moved.
 #[derive(Debug, Clone, Args)]
 pub struct PromoteArgs {
-    /// `ENDPOINT/MODEL/VERSION`, or `MODEL/VERSION` with `--endpoint`.
-    version: String,
-    /// The endpoint.
-    #[arg(long, short)]
-    endpoint: Option<EndpointName>,
+    #[command(flatten)]
+    version: VersionArgs,
     #[command(flatten)]
     reason: ReasonArgs,
     /// Do not wait until the streams in memory have followed.
@@ -83,11 +95,8 @@ pub struct PromoteArgs {
 /// Flags of `model archive`.
 #[derive(Debug, Clone, Args)]
 pub struct ArchiveArgs {
-    /// `ENDPOINT/MODEL/VERSION`, or `MODEL/VERSION` with `--endpoint`.
-    version: String,
-    /// The endpoint.
-    #[arg(long, short)]
-    endpoint: Option<EndpointName>,
+    #[command(flatten)]
+    version: VersionArgs,
     #[command(flatten)]
     reason: ReasonArgs,
     #[command(flatten)]
@@ -97,14 +106,10 @@ pub struct ArchiveArgs {
 /// Flags of `model status`.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArgs {
-    /// `ENDPOINT/MODEL/VERSION`, or `MODEL/VERSION` with `--endpoint`.
-    version: String,
-    /// Where it goes.
-    #[arg(value_parser = ["testing", "staging", "production", "archived"])]
+    #[command(flatten)]
+    version: VersionArgs,
+    /// Where it goes: `testing`, `staging` or `archived`; into production it goes by `model promote`.
     status: String,
-    /// The endpoint.
-    #[arg(long, short)]
-    endpoint: Option<EndpointName>,
     #[command(flatten)]
     reason: ReasonArgs,
     #[command(flatten)]
@@ -204,6 +209,15 @@ fn list_of(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// A mistake behind its place, unless it names that itself.
+fn placed(path: &str, mistake: &str) -> String {
+    let rest = mistake.strip_prefix(path);
+    match rest.is_some_and(|rest| rest.starts_with(['/', ':'])) {
+        true => mistake.to_owned(),
+        false => format!("{path}: {mistake}"),
+    }
+}
+
 /// The start of a hash, as people compare them.
 fn short(hash: &Value) -> String {
     text(hash).chars().take(12).collect()
@@ -234,9 +248,10 @@ fn listed(answer: &Value) -> String {
     let mut mistakes = Vec::new();
     for one in list_of(&answer["models"]) {
         let name = format!("{}/{}", text(&one["model"]), text(&one["version"]));
-        let step = one["step_us"].as_f64().map(|us| format!("{us:.2}"));
+        let step = one["step_us"].as_f64().map(|us| us.to_string());
         let told = list_of(&one["mistakes"]).iter();
-        mistakes.extend(told.map(|m| format!("{}/{name}: {}", text(&one["endpoint"]), text(m))));
+        let path = format!("{}/{name}", text(&one["endpoint"]));
+        mistakes.extend(told.map(|mistake| placed(&path, &text(mistake))));
         rows.push(vec![
             text(&one["endpoint"]),
             name,
@@ -252,7 +267,7 @@ fn listed(answer: &Value) -> String {
         .chain(list_of(&answer["endpoints"]))
     {
         if let Some(mistake) = one["mistake"].as_str() {
-            mistakes.push(format!("{}: {mistake}", text(&one["endpoint"])));
+            mistakes.push(placed(&text(&one["endpoint"]), mistake));
         }
     }
     let mut lines = vec![aligned(&rows)];
@@ -266,9 +281,7 @@ fn listed(answer: &Value) -> String {
 }
 
 pub async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
-    let (endpoint, version) = full_name(&args.version, args.endpoint.as_ref())?;
-    let path = format!("/api/v1/models/{endpoint}/{version}");
-    let answer = args.server.get(&path).await?;
+    let answer = args.server.get(&args.version.path()?).await?;
     args.server.tell(&answer, shown)
 }
 
@@ -335,8 +348,7 @@ fn moment(ms: i64) -> String {
 }
 
 pub async fn promote(args: PromoteArgs) -> anyhow::Result<ExitCode> {
-    let (endpoint, version) = full_name(&args.version, args.endpoint.as_ref())?;
-    let path = format!("/api/v1/models/{endpoint}/{version}/promote");
+    let path = format!("{}/promote", args.version.path()?);
     let answer = args.server.post(&path, Some(&args.reason.body())).await?;
     serve_now(&args.server, answer, args.no_wait).await
 }
@@ -375,15 +387,13 @@ async fn serve_now(
 }
 
 pub async fn archive(args: ArchiveArgs) -> anyhow::Result<ExitCode> {
-    let (endpoint, version) = full_name(&args.version, args.endpoint.as_ref())?;
-    let path = format!("/api/v1/models/{endpoint}/{version}/archive");
+    let path = format!("{}/archive", args.version.path()?);
     let answer = args.server.post(&path, Some(&args.reason.body())).await?;
     args.server.tell(&answer, status_told)
 }
 
 pub async fn status(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let (endpoint, version) = full_name(&args.version, args.endpoint.as_ref())?;
-    let path = format!("/api/v1/models/{endpoint}/{version}/status");
+    let path = format!("{}/status", args.version.path()?);
     let mut body = args.reason.body();
     body["status"] = args.status.into();
     let answer = args.server.post(&path, Some(&body)).await?;
@@ -447,7 +457,7 @@ pub async fn reload(args: ReloadArgs) -> anyhow::Result<ExitCode> {
                 .map(|path| format!("{}: ready", text(path))),
         );
         for one in list_of(&answer["mistakes"]) {
-            lines.push(format!("{}: {}", text(&one["path"]), text(&one["mistake"])));
+            lines.push(placed(&text(&one["path"]), &text(&one["mistake"])));
         }
         for path in list_of(&answer["unsettled"]) {
             lines.push(format!("{}: still being written", text(path)));
@@ -462,4 +472,20 @@ pub async fn reload(args: ReloadArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_that_names_its_place_is_told_as_it_is() {
+        let path = "rig-state/forest/3.0.0";
+        let named = "rig-state/forest/3.0.0/golden.json: outputs[0]: off";
+        assert_eq!(placed(path, named), named);
+        let plain = "warm-up: reading 3: not finite";
+        assert_eq!(placed(path, plain), format!("{path}: {plain}"));
+        let other = "rig-state/forest/3.0.01: is another";
+        assert_eq!(placed(path, other), format!("{path}: {other}"));
+    }
 }

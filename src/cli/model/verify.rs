@@ -40,6 +40,8 @@ pub struct Examined {
     pub hash: String,
     /// Median time of a step, microseconds.
     pub step_us: f64,
+    /// What is odd and no mistake.
+    pub warning: Option<String>,
     /// What it is made of.
     pub architecture: &'static str,
     /// Bytes of state a stream.
@@ -61,18 +63,20 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         name,
         hash,
         step_us,
+        warning,
         architecture,
         state_bytes,
     } = examined;
+    tell_warning(&format!("{}/{name}", endpoint.name), warning.as_deref());
     print(&if args.json {
         let told = json!({
             "ok": true, "endpoint": endpoint.name, "version": name, "hash": hash, "architecture": architecture,
-            "step_us": step_us, "state_bytes": state_bytes,
+            "step_us": step_us, "state_bytes": state_bytes, "warning": warning,
         });
         serde_json::to_string_pretty(&told)?
     } else {
         format!(
-            "{}/{name}: ready ({architecture}, golden run reproduced, {step_us:.2} us a step, {state_bytes} bytes of state a stream)\nhash {hash}",
+            "{}/{name}: ready ({architecture}, golden run reproduced, {step_us} us a step, {state_bytes} bytes of state a stream)\nhash {hash}",
             endpoint.name
         )
     })?;
@@ -158,10 +162,18 @@ pub fn examine(
     Ok(Examined {
         name,
         hash: version.hash_hex(),
-        step_us: served.cost.as_secs_f64() * 1e6,
+        step_us: served.step_us(),
+        warning: served.warning(),
         architecture: version.manifest.architecture.kind(),
         state_bytes: version.state_len() * size_of::<f32>(),
     })
+}
+
+/// Says what is odd about a version, where there is something, on standard error.
+pub fn tell_warning(version: &str, warning: Option<&str>) {
+    if let Some(warning) = warning {
+        eprintln!("tidegate: warning: {version}: {warning}");
+    }
 }
 
 /// Names every mistake; the exit code is 1.

@@ -15,7 +15,7 @@ mod table;
 mod tensor;
 
 use super::{Problem, Site};
-use crate::inference::{Served, ServedEndpoint};
+use crate::inference::{NoVersion, Served, ServedEndpoint};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
@@ -120,20 +120,20 @@ fn version(endpoint: &ServedEndpoint, name: &str) -> Result<Arc<Served>, OipErro
     if name.is_empty() {
         return Ok(Arc::clone(&endpoint.production));
     }
-    let mut all = endpoint.versions.iter();
-    let found = all.find(|(id, served)| *id == name || name_of(served) == name);
-    found.map(|(_, served)| Arc::clone(served)).ok_or_else(|| {
-        let known: Vec<_> = endpoint
-            .versions
-            .values()
-            .map(|served| name_of(served))
-            .collect();
-        let name: String = name.chars().take(128).collect();
-        let message = format!(
-            "{} has no version {name:?}: it has {}",
-            endpoint.name,
-            known.join(", ")
-        );
-        OipError::new(StatusCode::NOT_FOUND, message)
+    let known = || {
+        let names = endpoint.versions.values().map(|served| name_of(served));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let mut all = endpoint.versions.keys().chain(endpoint.unready.keys());
+    let id = all.find(|id| *id == name || id.replace('/', "-") == name);
+    let found = endpoint.version(id.map_or(name, String::as_str));
+    found.cloned().map_err(|missing| match missing {
+        NoVersion::NotReady { .. } => OipError::new(StatusCode::CONFLICT, missing.to_string()),
+        NoVersion::Unknown {
+            version, endpoint, ..
+        } => {
+            let message = format!("{endpoint} has no version {version:?}: it has {}", known());
+            OipError::new(StatusCode::NOT_FOUND, message)
+        }
     })
 }

@@ -23,10 +23,12 @@ const NEW_STREAMS: &str = "INSERT INTO streams \
      AS v(id, pos, epoch, high_water, mode, last_ts, samples, endpoint, device, import) ON CONFLICT DO NOTHING";
 
 const MOVED_STREAMS: &str = "UPDATE streams AS s SET pos = v.pos, epoch = v.epoch, high_water = v.high_water, mode = v.mode, \
-     last_ts = v.last_ts, samples = s.samples + v.samples, last_seen = $9, \
-     last_part = CASE WHEN v.samples > 0 THEN $10 ELSE s.last_part END \
-     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::bigint[], $7::bigint[], $8::bigint[]) \
-     AS v(id, pos, epoch, high_water, mode, last_ts, samples, expected) WHERE s.id = v.id AND s.pos = v.expected";
+     last_ts = v.last_ts, samples = s.samples + v.samples, \
+     last_seen = CASE WHEN v.heard THEN $10 ELSE s.last_seen END, \
+     last_part = CASE WHEN v.samples > 0 THEN $11 ELSE s.last_part END \
+     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[], $6::bigint[], $7::bigint[], $8::bigint[], \
+     $9::bool[]) \
+     AS v(id, pos, epoch, high_water, mode, last_ts, samples, expected, heard) WHERE s.id = v.id AND s.pos = v.expected";
 
 /// In the order that [`encode`] writes them.
 const COLUMNS: &str = "id, stream_id, pos, epoch, seq, ts, received_at, version_id, latency_us, part, flags, numerics_rev, \
@@ -124,6 +126,7 @@ async fn move_streams(
     }
     let query = bind_marks(sqlx::query(MOVED_STREAMS), moves)
         .bind(column(moves, |(_, step)| signed(step.expected)))
+        .bind(column(moves, |(_, step)| step.heard))
         .bind(at)
         .bind(part);
     all_moved(query.execute(connection).await?.rows_affected(), moves)

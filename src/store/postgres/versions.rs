@@ -1,13 +1,13 @@
 //! PostgreSQL's endpoints, versions and changes of status, by the connection that holds the lock.
 
 use super::{PostgresStore, commit, extras, read};
-use crate::store::rows;
 use crate::store::versions::{StatusChange, StatusRow, Versions};
 use crate::store::{Result, StoreError};
+use crate::store::{cells, rows};
 use crate::stream::now_ms;
 use futures_util::future::BoxFuture;
 use sqlx::Row;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 use tidegate_protocol::EndpointName;
 
 impl Versions for PostgresStore {
@@ -33,13 +33,10 @@ impl Versions for PostgresStore {
     fn status_changes(&self) -> BoxFuture<'_, Result<Vec<StatusRow>>> {
         Box::pin(read::in_time(async {
             let mut reader = self.readers.take().await?;
-            let rows = sqlx::query(
-                "SELECT s.id, v.endpoint, v.model, v.version, s.at, s.version_id, s.status, s.actor, s.reason \
-                 FROM status_changes s JOIN versions v ON v.id = s.version_id ORDER BY s.id",
-            )
-            .fetch_all(&mut *reader)
-            .await?;
-            reader.done(rows.iter().map(status_row).collect())
+            let rows = sqlx::query(cells::STATUS_CHANGES)
+                .fetch_all(&mut *reader)
+                .await?;
+            reader.done(rows.iter().map(cells::status_change).collect())
         }))
     }
 
@@ -150,20 +147,4 @@ async fn add(
         .await?;
     }
     Ok(())
-}
-
-fn status_row(row: &PgRow) -> Result<StatusRow> {
-    Ok(StatusRow {
-        id: row.get(0),
-        endpoint: row.get(1),
-        model: row.get(2),
-        version: row.get(3),
-        at: row.get(4),
-        change: StatusChange {
-            version_id: row.get(5),
-            status: rows::status_of(row.get(6))?,
-            who: row.get(7),
-            why: row.get(8),
-        },
-    })
 }

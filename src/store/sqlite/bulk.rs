@@ -32,7 +32,7 @@ pub static NEW_STREAMS: Bulk = Bulk::new(
 /// Compare-and-set of known streams; the affected rows tell how many stood where expected.
 pub static MOVED_STREAMS: Bulk = Bulk::new(
     "UPDATE OR FAIL streams SET pos = v.column2, epoch = v.column3, high_water = v.column4, mode = v.column5, \
-     last_ts = v.column6, last_seen = v.column7, samples = samples + v.column8 FROM (VALUES ",
+     last_ts = v.column6, last_seen = coalesce(v.column7, last_seen), samples = samples + v.column8 FROM (VALUES ",
     9,
     ") AS v WHERE streams.id = v.column1 AND streams.pos = v.column9",
 );

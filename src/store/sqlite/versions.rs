@@ -1,13 +1,13 @@
 //! SQLite's endpoints, versions and changes of status.
 
 use super::{SqliteStore, closed, transaction};
-use crate::store::rows;
 use crate::store::versions::{StatusChange, StatusRow, Versions};
 use crate::store::{Result, StoreError};
+use crate::store::{cells, rows};
 use crate::stream::now_ms;
 use futures_util::future::BoxFuture;
 use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 use tidegate_protocol::EndpointName;
 
 impl Versions for SqliteStore {
@@ -76,13 +76,10 @@ impl Versions for SqliteStore {
 
     fn status_changes(&self) -> BoxFuture<'_, Result<Vec<StatusRow>>> {
         Box::pin(async {
-            let rows = sqlx::query(
-                "SELECT s.id, v.endpoint, v.model, v.version, s.at, s.version_id, s.status, s.actor, s.reason \
-                 FROM status_changes s JOIN versions v ON v.id = s.version_id ORDER BY s.id",
-            )
-            .fetch_all(&self.readers)
-            .await?;
-            rows.iter().map(status_row).collect()
+            let rows = sqlx::query(cells::STATUS_CHANGES)
+                .fetch_all(&self.readers)
+                .await?;
+            rows.iter().map(cells::status_change).collect()
         })
     }
 
@@ -125,20 +122,4 @@ async fn append(
         .await?;
     }
     Ok(())
-}
-
-fn status_row(row: &SqliteRow) -> Result<StatusRow> {
-    Ok(StatusRow {
-        id: row.get(0),
-        endpoint: row.get(1),
-        model: row.get(2),
-        version: row.get(3),
-        at: row.get(4),
-        change: StatusChange {
-            version_id: row.get(5),
-            status: rows::status_of(row.get(6))?,
-            who: row.get(7),
-            why: row.get(8),
-        },
-    })
 }

@@ -215,6 +215,32 @@ async fn a_stream_that_only_knew_the_failing_version_gets_the_default() {
     );
 }
 
+/// It never knew another one: as if it had been there before the promotion.
+#[tokio::test]
+async fn a_new_stream_under_a_production_version_that_fails_gets_the_one_before() {
+    let server = server("mewma/1.0.0").await;
+    let mut alerts = alerts(&server).await;
+    for version in ["autoencoder/1.0.0", "brittle/1.0.0"] {
+        let path = format!("/api/v1/models/pump-health/{version}/promote");
+        let told = server.post(&path, r#"{"who":"ann"}"#).await;
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+    let values = broken(39, 60, &[0, 1, 2], GIVES_NAN);
+    let mut device = server.device("rig-1").await;
+    let predictions = device.stream(&values, 0, MOST).await;
+    assert!(predictions.iter().all(|one| by(one) == "brittle/1.0.0"));
+    let (name, text) = alert(&mut alerts).await;
+    assert_eq!(name, "failing");
+    assert!(text.contains("moved to autoencoder/1.0.0"), "{text}");
+    let rest = device.stream(&values, MOST, 60).await;
+    assert!(rest.iter().all(|one| by(one) == "autoencoder/1.0.0"));
+    assert!(!rest.iter().any(failed));
+    // The version that was taken back is no one to go to.
+    let rollback = "/api/v1/models/pump-health/rollback";
+    let told = server.post(rollback, r#"{"who":"ann"}"#).await;
+    assert_eq!(told.json()["version"], "autoencoder/1.0.0", "{told:?}");
+}
+
 #[tokio::test]
 async fn a_failing_version_without_another_one_stays_and_says_so_once() {
     let server = server("brittle/1.0.0").await;

@@ -40,6 +40,19 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
+/// `add` of a folder or file for an endpoint, into a folder of models.
+fn add_of<'a>(version: &'a Path, endpoint: &'a str, models_dir: &'a str) -> [&'a str; 6] {
+    let version = text(version);
+    [
+        "add",
+        version,
+        "--endpoint",
+        endpoint,
+        "--models-dir",
+        models_dir,
+    ]
+}
+
 /// A folder with a version that is no part of any folder of models yet.
 fn own_version(number: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -57,14 +70,7 @@ async fn an_added_version_is_promoted_and_rolled_back_by_command() {
     let models = tempfile::tempdir().expect("a temporary folder");
     let own = own_version("2.0.0");
     let dir = text(models.path());
-    let add = [
-        "add",
-        text(own.path()),
-        "--endpoint",
-        "pump-health",
-        "--models-dir",
-        dir,
-    ];
+    let add = add_of(own.path(), "pump-health", dir);
     let said = model(&add).await;
     assert!(said.ok, "{}", said.err);
     assert!(
@@ -113,12 +119,11 @@ async fn an_added_version_is_promoted_and_rolled_back_by_command() {
     let told: Value = serde_json::from_str(&said.out).expect("JSON");
     assert_eq!(told["version"], "mewma/1.0.0");
     assert_eq!(production(&server).await, "mewma/1.0.0");
-    let said = ask(
-        &server,
-        &["status", &format!("pump-health/{AUTOENCODER}"), "staging"],
-    )
-    .await;
+    let name = format!("pump-health/{AUTOENCODER}");
+    let said = ask(&server, &["status", &name, "staging"]).await;
     assert!(said.out.contains("staging"), "{}", said.out);
+    let said = ask(&server, &["status", &name, "production"]).await;
+    assert!(!said.ok && said.err.contains("promote it"), "{}", said.err);
 }
 
 #[tokio::test]
@@ -132,28 +137,14 @@ async fn adding_names_every_mistake_and_writes_nothing() {
         "memory = -1",
     );
     let dir = text(folder.path());
-    let add = [
-        "add",
-        text(own.path()),
-        "--endpoint",
-        "pump-health",
-        "--models-dir",
-        dir,
-    ];
+    let add = add_of(own.path(), "pump-health", dir);
     let said = model(&add).await;
     assert!(!said.ok);
     for part in ["model.toml: memory", "golden.json"] {
         assert!(said.err.contains(part), "{part} is not in {}", said.err);
     }
     assert!(!folder.version("mewma/2.0.0").exists());
-    let elsewhere = [
-        "add",
-        text(own.path()),
-        "--endpoint",
-        "nowhere",
-        "--models-dir",
-        dir,
-    ];
+    let elsewhere = add_of(own.path(), "nowhere", dir);
     let said = model(&elsewhere).await;
     assert!(!said.ok && said.err.contains("--schema"), "{}", said.err);
     let said = model(&["add", text(own.path()), "--endpoint", "pump-health"]).await;
@@ -169,14 +160,7 @@ async fn a_name_that_is_taken_is_refused_with_both_hashes() {
     let folder = Folder::new();
     let own = own_version("2.0.0");
     let dir = text(folder.path());
-    let add = [
-        "add",
-        text(own.path()),
-        "--endpoint",
-        "pump-health",
-        "--models-dir",
-        dir,
-    ];
+    let add = add_of(own.path(), "pump-health", dir);
     assert!(model(&add).await.ok);
     let said = model(&add).await;
     assert!(
@@ -212,15 +196,8 @@ async fn a_new_endpoint_comes_with_its_first_version() {
     fs::copy(folder.path().join("pump-health/endpoint.toml"), &schema).expect("a copy");
     replace(&schema, "name = \"pump-health\"", "name = \"fan-health\"");
     let dir = text(folder.path());
-    let mut add = vec![
-        "add",
-        text(own.path()),
-        "--endpoint",
-        "fan-health",
-        "--models-dir",
-        dir,
-    ];
-    add.extend(["--schema", text(&schema)]);
+    let add = add_of(own.path(), "fan-health", dir);
+    let add = [&add[..], &["--schema", text(&schema)]].concat();
     let said = model(&add).await;
     assert!(
         !said.ok && said.err.contains("first version of a new endpoint"),
@@ -294,14 +271,7 @@ async fn a_bare_graph_gets_its_manifest_and_answers() {
     let dir = text(models.path());
     let zoo = concat!(env!("CARGO_MANIFEST_DIR"), "/models/zoo/rig-state");
     let graph = format!("{zoo}/extra-trees/1.0.0/model.onnx");
-    let add = [
-        "add",
-        &graph,
-        "--endpoint",
-        "rig-state",
-        "--models-dir",
-        dir,
-    ];
+    let add = add_of(Path::new(&graph), "rig-state", dir);
     let said = model(&add).await;
     assert!(
         !said.ok && said.err.contains("--name and --version"),
@@ -324,14 +294,7 @@ async fn a_bare_graph_gets_its_manifest_and_answers() {
     let cut = models.path().join(".cut.onnx");
     let bytes = fs::read(&graph).expect("a graph");
     fs::write(&cut, &bytes[..bytes.len() / 2]).expect("a file");
-    let add = [
-        "add",
-        text(&cut),
-        "--endpoint",
-        "rig-state",
-        "--models-dir",
-        dir,
-    ];
+    let add = add_of(&cut, "rig-state", dir);
     let said = model(&[&add[..], &["--name", "cut", "--version", "0.1.0"]].concat()).await;
     assert!(!said.ok && said.err.contains("model.onnx"), "{}", said.err);
     assert!(!models.path().join("rig-state/cut").exists());

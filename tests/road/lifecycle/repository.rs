@@ -181,6 +181,12 @@ async fn a_half_written_folder_is_left_alone() {
         serde_json::json!(["pump-health/mewma/1.1.0"])
     );
     assert_eq!(mistakes(&told), "[]");
+    let told = version(&server, "mewma/1.1.0").await;
+    assert_eq!((&told["ready"], &told["hash"]), (&false.into(), &"".into()));
+    assert!(mistakes(&told).contains("no model.toml yet"), "{told}");
+    let refused = change(&server, "mewma/1.1.0/promote").await;
+    let detail = refused.problem(409, "not_ready");
+    assert!(detail.contains("no model.toml yet"), "{detail}");
     // One that is being put together under a dot is not seen at all.
     let aside = folder.version("mewma/.1.2.0-copying");
     fs::create_dir_all(&aside).expect("a folder");
@@ -196,6 +202,68 @@ async fn a_half_written_folder_is_left_alone() {
     assert_eq!(
         told["loaded"],
         serde_json::json!(["pump-health/mewma/1.1.0"])
+    );
+    assert_eq!(version(&server, "mewma/1.1.0").await["ready"], true);
+    // One that is given up is not listed any more.
+    let dir = folder.version("mewma/1.4.0");
+    fs::create_dir_all(&dir).expect("a folder");
+    reload(&server).await;
+    assert_eq!(version(&server, "mewma/1.4.0").await["ready"], false);
+    fs::remove_dir(dir).expect("gone");
+    reload(&server).await;
+    let gone = server.get(&path("mewma/1.4.0")).await;
+    gone.problem(404, "unknown_version");
+}
+
+#[tokio::test]
+async fn a_version_that_is_not_ready_is_told_as_such_to_whoever_asks_it() {
+    let folder = Folder::new();
+    folder.add_with("1.1.0", |dir| {
+        replace(&dir.join("model.toml"), "lambda = 0.1 ", "lambda = 0.2 ");
+    });
+    let server = server_on(&folder).await;
+    let expected = "pump-health: version mewma/1.1.0 is not ready: ";
+    let reading = serde_json::to_string(&crate::common::plain(0)).expect("JSON");
+    let predict = "/api/v1/pump-health/predict?device=rig-1";
+    let told = server
+        .post(&format!("{predict}&version=mewma/1.1.0"), &reading)
+        .await;
+    let detail = told.problem(409, "not_ready");
+    assert!(
+        detail.starts_with(expected) && detail.contains("outputs["),
+        "{detail}"
+    );
+    let told = server
+        .get("/v2/models/pump-health/versions/mewma-1.1.0")
+        .await;
+    assert_eq!(
+        (told.status, &told.json()["error"]),
+        (409, &Value::from(detail.as_str()))
+    );
+    for (query, said) in [
+        ("version=mewma/1.1.0", &*detail),
+        (
+            "version=mewma/9.0.0",
+            "has no version \"mewma/9.0.0\": it has",
+        ),
+        ("status=testing", "expected production or staging"),
+        ("status=staging", "pump-health has no version in staging"),
+        ("status=staging&version=mewma/1.0.0", "not both"),
+    ] {
+        let path = format!("pump-health?device=rig-1&{query}");
+        let codec = tidegate_protocol::Codec::Json;
+        let mut peer = crate::common::Device::connect(server.addr(), &path, codec).await;
+        let (error, code) = crate::common::peer::error_and_close(&mut peer).await;
+        assert_eq!(code, 4501, "{query}: {error:?}");
+        assert!(error.message.contains(said), "{query}: {error:?}");
+    }
+    let told = server
+        .post(&format!("{predict}&status=blue"), &reading)
+        .await;
+    let detail = told.problem(400, "bad_request");
+    assert!(
+        detail.contains("expected production or staging"),
+        "{detail}"
     );
 }
 
@@ -224,11 +292,18 @@ async fn what_may_not_be_done_is_refused_with_a_reason_and_changes_nothing() {
     elsewhere.problem(404, "unknown_endpoint");
     let promote = path(&format!("{AUTOENCODER}/promote"));
     for body in ["", "{}", r#"{"who":" "}"#, "{\"who\":\"a\\nb\"}"] {
-        server
-            .post(&promote, body)
-            .await
-            .problem(400, "bad_request");
+        let refused = server.post(&promote, body).await;
+        let detail = refused.problem(400, "bad_request");
+        assert!(detail.contains("who"), "{detail}");
     }
+    let production_by_status = server
+        .post(
+            &path(&format!("{AUTOENCODER}/status")),
+            r#"{"who":"ann","status":"production"}"#,
+        )
+        .await;
+    let detail = production_by_status.problem(409, "by_promotion");
+    assert!(detail.contains("promote it"), "{detail}");
     let status = path(&format!("{AUTOENCODER}/status"));
     let wrong = server
         .post(&status, r#"{"who":"ann","status":"best"}"#)

@@ -6,30 +6,72 @@ use super::{
 };
 use crate::common::{Device, Postgres, TestServer, batch, reading, rig};
 use serde_json::Value;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use tidegate_models::rig::Rig;
 use tidegate_protocol::message::Prediction;
 use tidegate_protocol::{Codec, DeviceMessage, Output, ServerMessage};
 use tokio::task::JoinSet;
 
 /// Devices that stream while versions change.
-const DEVICES: u64 = 6;
-/// Readings of each behind its calibration.
-const LIVE: usize = 600;
+const DEVICES: usize = 6;
+/// Answers of each by one version before the next one is promoted.
+const ENOUGH: u64 = 60;
 
-/// Streams `LIVE` readings, a few at a time and one after the other, until the last is answered and acked; all that was heard.
-async fn stream_on(mut device: Device, seed: u64) -> Vec<ServerMessage> {
-    let values = rig(seed, CALIBRATED + LIVE);
-    for from in (CALIBRATED..values.len()).step_by(5) {
-        device.send(&batch(&values, from, from + 5)).await;
-        device.prediction(from as u64 + 4).await;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+/// Who answers each device, and how often in a row; and whether they are to stop.
+struct Watch {
+    answers: Vec<Mutex<(String, u64)>>,
+    is_over: AtomicBool,
+}
+
+impl Watch {
+    fn note(&self, device: usize, version: String, answers: u64) {
+        let mut newest = self.answers[device].lock().expect("no panic before");
+        if newest.0 != version {
+            *newest = (version, 0);
+        }
+        newest.1 += answers;
     }
-    device.ack(values.len() as u64 - 1).await;
-    device.heard().to_vec()
+
+    /// Waits until each device was answered often enough by this version.
+    async fn all_by(&self, version: &str) {
+        let is_enough = |newest: &Mutex<(String, u64)>| {
+            let newest = newest.lock().expect("no panic before");
+            newest.0 == version && newest.1 >= ENOUGH
+        };
+        crate::common::eventually("each device is answered by it", async || {
+            self.answers.iter().all(is_enough)
+        })
+        .await;
+    }
+}
+
+/// Streams a few readings after the other, each few when those before are acked, until it is told to stop; all that was heard, and how
+/// many readings there were.
+async fn stream_on(
+    mut device: Device,
+    number: usize,
+    watch: Arc<Watch>,
+) -> (Vec<ServerMessage>, usize) {
+    let mut source = Rig::new(number as u64);
+    let mut values: Vec<Vec<f32>> = Vec::new();
+    let mut take = |values: &mut Vec<Vec<f32>>, count: usize| {
+        values.extend((0..count).map(|_| source.next_reading().0.to_vec()));
+    };
+    take(&mut values, CALIBRATED);
+    while !watch.is_over.load(Ordering::Relaxed) {
+        let from = values.len();
+        take(&mut values, 5);
+        device.send(&batch(&values, from, from + 5)).await;
+        let last = device.prediction(from as u64 + 4).await;
+        watch.note(number, by(&last), 5);
+        device.ack(from as u64 + 4).await;
+    }
+    (device.heard().to_vec(), values.len())
 }
 
 /// One answer a reading, none of them a calibration or a failure; first by the one version, then by the other.
-fn check_stream(heard: &[ServerMessage], versions: &[&str]) {
+fn check_stream(heard: &[ServerMessage], count: usize, versions: &[&str]) {
     let mut seqs = Vec::new();
     let mut names: Vec<String> = Vec::new();
     for message in heard {
@@ -46,7 +88,7 @@ fn check_stream(heard: &[ServerMessage], versions: &[&str]) {
             _ => {}
         }
     }
-    let expected: Vec<u64> = (CALIBRATED as u64..(CALIBRATED + LIVE) as u64).collect();
+    let expected: Vec<u64> = (CALIBRATED as u64..count as u64).collect();
     assert_eq!(seqs, expected, "each reading has one prediction");
     names.dedup();
     assert_eq!(names, versions);
@@ -54,17 +96,18 @@ fn check_stream(heard: &[ServerMessage], versions: &[&str]) {
 
 /// Promotes and rolls back while devices stream; a new one comes every now and then meanwhile.
 async fn promotes_under_load(server: &TestServer) {
-    let mut devices = Vec::new();
+    let answers = (0..DEVICES).map(|_| Mutex::default()).collect();
+    let is_over = AtomicBool::new(false);
+    let watch = Arc::new(Watch { answers, is_over });
+    let mut streaming = JoinSet::new();
     for number in 0..DEVICES {
         let mut device = server.device(&format!("rig-{number}")).await;
-        device.stream(&rig(number, CALIBRATED), 0, CALIBRATED).await;
-        devices.push(device);
+        let values = rig(number as u64, CALIBRATED);
+        device.stream(&values, 0, CALIBRATED).await;
+        let stream = stream_on(device, number, Arc::clone(&watch));
+        streaming.spawn(async move { (number, stream.await) });
     }
-    let mut streaming = JoinSet::new();
-    for (number, device) in (0..).zip(devices) {
-        streaming.spawn(stream_on(device, number));
-    }
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    watch.all_by(MEWMA).await;
     let told = promote(server, AUTOENCODER).await;
     assert_eq!(told["replaced"], MEWMA, "{told}");
     for late in 0..3 {
@@ -72,17 +115,19 @@ async fn promotes_under_load(server: &TestServer) {
         assert_eq!(device.welcome.model, "autoencoder");
     }
     moved(server).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    watch.all_by(AUTOENCODER).await;
     let told = change(server, "rollback").await.json();
     assert_eq!(told["version"], MEWMA, "{told}");
-    while let Some(heard) = streaming.join_next().await {
-        check_stream(&heard.expect("it ends"), &[MEWMA, AUTOENCODER, MEWMA]);
-    }
-    for number in 0..DEVICES {
+    watch.all_by(MEWMA).await;
+    watch.is_over.store(true, Ordering::Relaxed);
+    let versions = [MEWMA, AUTOENCODER, MEWMA];
+    while let Some(ended) = streaming.join_next().await {
+        let (number, (heard, count)) = ended.expect("it ends");
+        check_stream(&heard, count, &versions);
         let stored = server.samples(&format!("rig-{number}")).await;
         let seqs: Vec<u64> = stored.iter().map(|sample| sample.seq).collect();
-        assert_eq!(seqs, (0..(CALIBRATED + LIVE) as u64).collect::<Vec<_>>());
-        assert_eq!(versions_in_order(&stored), [MEWMA, AUTOENCODER, MEWMA]);
+        assert_eq!(seqs, (0..count as u64).collect::<Vec<_>>());
+        assert_eq!(versions_in_order(&stored), versions);
     }
 }
 
