@@ -49,6 +49,26 @@ async fn a_duplicate_is_answered_after_a_restart_too() {
 }
 
 #[tokio::test]
+async fn many_devices_that_send_what_is_stored_again_at_once_are_all_answered() {
+    // Each holds a reader of the store while its number is looked for; there are fewer readers than devices.
+    let server = TestServer::start().await;
+    let again = (0..24).map(|number| {
+        let (server, name) = (&server, format!("rig-{number}"));
+        async move {
+            let mut device = server.device(&name).await;
+            device.read(plain(0)).await;
+            let first = device.prediction(0).await;
+            device.ack(0).await;
+            for _ in 0..20 {
+                device.read(plain(0)).await;
+                assert_eq!(answer(&device.prediction(0).await), answer(&first));
+            }
+        }
+    });
+    futures_util::future::join_all(again).await;
+}
+
+#[tokio::test]
 async fn other_values_under_a_known_number_are_refused() {
     let server = TestServer::start().await;
     let mut device = server.device("rig-1").await;

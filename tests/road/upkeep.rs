@@ -6,7 +6,7 @@ use tidegate_protocol::message::Prediction;
 use tidegate_protocol::{Codec, DeviceMessage, NackCode, Output, Reading};
 
 /// Readings that make a database of more than a megabyte.
-const MANY: usize = 12_000;
+const MANY: usize = 16_000;
 
 fn answers(predictions: &[Prediction]) -> Vec<impl PartialEq + std::fmt::Debug + use<>> {
     predictions.iter().map(answer).collect()

@@ -182,10 +182,13 @@ pub async fn switches(pool: &SqlitePool, stream: i64, limit: u32) -> Result<Vec<
 /// What is known of one number: the sample if it was taken, else the refusal that consumed it.
 pub async fn find(pool: &SqlitePool, stream: i64, epoch: u64, seq: u64) -> Result<Option<Known>> {
     let wanted = (epoch.cast_signed(), seq.cast_signed());
-    if let Some(id) = numbers::locate(&mut *pool.acquire().await?, stream, wanted).await? {
+    // One reader for all of it: who holds one and waits for another may wait for ever.
+    let mut connection = pool.acquire().await?;
+    if let Some(id) = numbers::locate(&mut connection, stream, wanted).await? {
         let mut query = QueryBuilder::<Sqlite>::new(SAMPLE_COLUMNS);
         query.push("WHERE s.id = ").push_bind(id);
-        if let Some(row) = query.build().fetch_optional(pool).await? {
+        let found = query.build().fetch_optional(&mut *connection).await?;
+        if let Some(row) = found {
             return Ok(Some(Known::Sample(Box::new(stored_sample(&row)?))));
         }
     }
@@ -195,7 +198,7 @@ pub async fn find(pool: &SqlitePool, stream: i64, epoch: u64, seq: u64) -> Resul
     .bind(stream)
     .bind(epoch.cast_signed())
     .bind(seq.cast_signed())
-    .fetch_optional(pool)
+    .fetch_optional(&mut *connection)
     .await?;
     Ok(row.map(|row| {
         Known::Refusal(RefusalRow {
