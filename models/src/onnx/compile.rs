@@ -6,9 +6,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::fold::Folding;
 use super::graph::{Declared, Dim, Graph, Node};
 use super::inputs::{self, Source};
-use super::limits::{MAX_CONSTANTS, MAX_ROW};
+use super::limits::MAX_ROW;
 use super::ops::{self, Op};
 use super::plan::{Give, Plan};
 use super::tensor::{Tensor, Type};
@@ -39,9 +40,9 @@ pub(super) fn compile(mut graph: Graph, options: &Options) -> Result<Plan, OnnxE
     for (name, tensor) in &graph.constants {
         values.insert(name.clone(), tensor.clone().into());
     }
-    let mut folded = graph.constants.values().map(Tensor::len).sum();
+    let mut folding = Folding::new(graph.constants.values().map(Tensor::len).sum());
     for node in &graph.nodes {
-        compile_node(&mut builder, node, &mut values, &mut folded)?;
+        compile_node(&mut builder, node, &mut values, &mut folding)?;
     }
     let (ports, gives) = ports(&mut builder, &wanted, &values)?;
     let states = states(&mut builder, &sources, &values, options)?;
@@ -168,7 +169,7 @@ fn compile_node(
     builder: &mut Builder,
     node: &Node,
     values: &mut Values,
-    folded: &mut usize,
+    folding: &mut Folding,
 ) -> Result<(), OnnxError> {
     let refuse = |reason: String| OnnxError::new(&node.place(), reason);
     let op = supported(node).map_err(refuse)?;
@@ -184,13 +185,8 @@ fn compile_node(
     let outputs = if runs {
         (op.build)(builder, node, &inputs).map_err(refuse)?
     } else {
-        let outputs = (op.eval)(node, &known_only(&inputs)).map_err(refuse)?;
-        *folded += outputs.iter().map(Tensor::len).sum::<usize>();
-        if *folded > MAX_CONSTANTS {
-            return Err(refuse(format!(
-                "brings the constants over {MAX_CONSTANTS} numbers"
-            )));
-        }
+        let outputs = folding.fold(op, node, &known_only(&inputs));
+        let outputs = outputs.map_err(refuse)?;
         outputs.into_iter().map(Value::from).collect()
     };
     let count = outputs.len();

@@ -46,6 +46,7 @@ pub(super) fn page() -> String {
         ("numbers of a tensor", limits::MAX_ELEMENTS),
         ("operations of a node", limits::MAX_WORK),
         ("numbers of all constants", limits::MAX_CONSTANTS),
+        ("operations to fold all constants", limits::MAX_FOLDING),
         ("floats of all values of a row", limits::MAX_ARENA),
         (
             "floats of an input row, an output row, a state",

@@ -158,6 +158,41 @@ fn weights_that_are_not_finite_are_refused_and_masks_are_not() {
     assert_eq!(run(&plan, &[1.0; 3]), [1.0, f32::NEG_INFINITY, 1.0]);
 }
 
+/// A square of ones, multiplied by itself again and again.
+fn powers(side: i64, count: usize) -> ModelProto {
+    let shape = TensorProto {
+        data_type: 7,
+        int64_data: vec![side, side],
+        ..floats("s", &[2], &[])
+    };
+    let mut nodes = vec![node("ConstantOfShape", &["s"], &["p0"])];
+    for k in 0..count {
+        let (from, to) = (format!("p{k}"), format!("p{}", k + 1));
+        nodes.push(node("MatMul", &[&from, &from], &[&to]));
+    }
+    let last = format!("p{count}");
+    nodes.push(node("ReduceMax", &[&last], &["m"]));
+    nodes.push(node("Add", &["x", "m"], &["y"]));
+    model(nodes, vec![shape])
+}
+
+#[test]
+fn folding_constants_has_one_budget_that_is_spent_before_the_work_is_done() {
+    let start = std::time::Instant::now();
+    let said = refusal(&powers(3500, 3));
+    assert!(start.elapsed().as_millis() < 900, "{:?}", start.elapsed());
+    assert_eq!(
+        said,
+        "node 1 (MatMul \"/MatMul\"): takes over 67108864 operations, the most of one node"
+    );
+    // Each node is within its own bound; the sixteenth brings them over that of all.
+    assert_eq!(
+        refusal(&powers(400, 40)),
+        "node 16 (MatMul \"/MatMul\"): folding constants takes more than 1000000000 operations: compute them before the export"
+    );
+    assert!(compiled(&powers(8, 40), &Options::default()).is_ok());
+}
+
 #[test]
 fn an_operator_or_attribute_that_is_not_supported_is_named() {
     let loops = vec![node("Loop", &["x"], &["y"])];

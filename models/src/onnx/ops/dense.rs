@@ -78,6 +78,8 @@ struct Product {
     from_a: Vec<usize>,
     from_b: Vec<usize>,
     shape: Vec<usize>,
+    /// Multiplications.
+    work: usize,
 }
 
 impl Product {
@@ -109,8 +111,9 @@ impl Product {
             shape.push(last_b[1]);
         }
         checked_len(&shape)?;
-        check_work(&[batch.iter().product(), last_a[0], last_a[1], last_b[1]])?;
+        let work = check_work(&[batch.iter().product(), last_a[0], last_a[1], last_b[1]])?;
         Ok(Self {
+            work,
             from_a: stretch(batch_a, &batch),
             from_b: stretch(batch_b, &batch),
             rows: last_a[0],
@@ -121,23 +124,44 @@ impl Product {
     }
 }
 
+impl Product {
+    /// The sums on `f64`, in the order of the shape; those of one output in the order of its terms.
+    fn exact(&self, xs: &[f64], ys: &[f64]) -> Vec<f64> {
+        let Self {
+            rows,
+            terms,
+            columns,
+            ..
+        } = *self;
+        let mut sums = vec![0.0; self.shape.iter().product()];
+        if sums.is_empty() {
+            return sums;
+        }
+        let lines = sums.chunks_exact_mut(rows * columns);
+        for (out, (from_a, from_b)) in lines.zip(self.from_a.iter().zip(&self.from_b)) {
+            let xs = &xs[from_a * rows * terms..];
+            let ys = &ys[from_b * terms * columns..];
+            for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+                for k in 0..terms {
+                    let x = xs[row * terms + k];
+                    let ys = &ys[k * columns..][..columns];
+                    out.iter_mut().zip(ys).for_each(|(out, y)| *out += x * y);
+                }
+            }
+        }
+        sums
+    }
+}
+
 fn eval_product(_: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, String> {
     let (a, b) = (arg(inputs, 0)?, arg(inputs, 1)?);
     let product = Product::of(&a.shape, &b.shape)?;
-    let (xs, ys) = (a.values()?, b.values()?);
-    let mut values = Vec::with_capacity(product.shape.iter().product());
-    for (from_a, from_b) in product.from_a.iter().zip(&product.from_b) {
-        let xs = &xs[from_a * product.rows * product.terms..];
-        let ys = &ys[from_b * product.terms * product.columns..];
-        for row in 0..product.rows {
-            for column in 0..product.columns {
-                let term =
-                    |k: usize| xs[row * product.terms + k] * ys[k * product.columns + column];
-                values.push((0..product.terms).map(term).sum());
-            }
-        }
-    }
+    let values = product.exact(a.values()?, b.values()?);
     Ok(vec![Tensor::numbers(a.ty, product.shape, values)])
+}
+
+fn product_work(_: &Node, inputs: &[Option<&Tensor>]) -> Result<usize, String> {
+    Ok(Product::of(&arg(inputs, 0)?.shape, &arg(inputs, 1)?.shape)?.work)
 }
 
 fn build_product(
@@ -229,27 +253,28 @@ fn eval_gemm(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, Str
         f64::from(node.float("beta", 1.0)?),
     );
     let product = Product::of(&a.shape, &b.shape)?;
-    let (xs, ys) = (a.values()?, b.values()?);
-    let added = match maybe(inputs, 2) {
-        None => vec![0.0; product.rows * product.columns],
-        Some(c) => {
-            let values = c.values()?;
-            fits_under(&c.shape, &product.shape)?;
-            stretch(&c.shape, &product.shape)
-                .iter()
-                .map(|from| values[*from])
-                .collect()
-        }
-    };
-    let mut values = Vec::with_capacity(added.len());
-    for row in 0..product.rows {
-        for column in 0..product.columns {
-            let term = |k: usize| xs[row * product.terms + k] * ys[k * product.columns + column];
-            let sum: f64 = (0..product.terms).map(term).sum();
-            values.push(alpha * sum + beta * added[row * product.columns + column]);
+    let mut values = product.exact(a.values()?, b.values()?);
+    values.iter_mut().for_each(|value| *value *= alpha);
+    if let Some(c) = maybe(inputs, 2) {
+        let added = c.values()?;
+        fits_under(&c.shape, &product.shape)?;
+        let from = stretch(&c.shape, &product.shape);
+        for (value, from) in values.iter_mut().zip(from) {
+            *value += beta * added[from];
         }
     }
     Ok(vec![Tensor::numbers(a.ty, product.shape, values)])
+}
+
+fn gemm_work(node: &Node, inputs: &[Option<&Tensor>]) -> Result<usize, String> {
+    let turned = |index: usize, flag: &str| {
+        let mut shape = arg(inputs, index)?.shape.clone();
+        if node.flag(flag, false)? {
+            shape.reverse();
+        }
+        Ok::<_, String>(shape)
+    };
+    Ok(Product::of(&turned(0, "transA")?, &turned(1, "transB")?)?.work)
 }
 
 fn fits_under(shape: &[usize], whole: &[usize]) -> Result<(), String> {
@@ -324,7 +349,8 @@ pub(in super::super) const OPS: &[Op] = &[
         "1 to 3 dimensions, constant weights",
         super::conv::eval,
         super::conv::build,
-    ),
+    )
+    .costing(super::conv::work),
     noted(
         "Gemm",
         7,
@@ -332,6 +358,7 @@ pub(in super::super) const OPS: &[Op] = &[
         "constant B; transA only on constants",
         eval_gemm,
         build_gemm,
-    ),
-    op("MatMul", 1, NONE, eval_product, build_product),
+    )
+    .costing(gemm_work),
+    op("MatMul", 1, NONE, eval_product, build_product).costing(product_work),
 ];

@@ -30,6 +30,9 @@ use super::value::{Builder, Value};
 /// Computes the outputs from tensors.
 pub(super) type Eval = fn(&Node, &[Option<&Tensor>]) -> Result<Vec<Tensor>, String>;
 
+/// Operations that evaluating a node takes, worked out before it begins.
+pub(super) type Work = fn(&Node, &[Option<&Tensor>]) -> Result<usize, String>;
+
 /// Adds steps for a node of which some input is computed by each row.
 pub(super) type Build = fn(&mut Builder, &Node, &[Option<Value>]) -> Result<Vec<Value>, String>;
 
@@ -43,6 +46,21 @@ pub(super) struct Op {
     pub note: &'static str,
     pub eval: Eval,
     pub build: Build,
+    /// What `eval` costs.
+    pub work: Work,
+}
+
+impl Op {
+    /// The same row, for an operator that does more than go once over its inputs.
+    const fn costing(self, work: Work) -> Self {
+        Self { work, ..self }
+    }
+}
+
+/// What going once over the inputs takes; that of the outputs is counted with them.
+fn once(_: &Node, inputs: &[Option<&Tensor>]) -> Result<usize, String> {
+    let lens = inputs.iter().flatten().map(|tensor| tensor.len());
+    Ok(lens.fold(1, usize::saturating_add))
 }
 
 /// Operators of one domain under one heading.
@@ -104,6 +122,7 @@ pub(super) const fn op(
         note: "",
         eval,
         build,
+        work: once,
     }
 }
 
@@ -123,5 +142,6 @@ pub(super) const fn noted(
         note,
         eval,
         build,
+        work: once,
     }
 }
