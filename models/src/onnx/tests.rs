@@ -59,6 +59,15 @@ fn floats(name: &str, dims: &[i64], data: &[f32]) -> TensorProto {
     }
 }
 
+fn text(name: &str, value: &str) -> AttributeProto {
+    AttributeProto {
+        name: name.to_owned(),
+        s: Some(Bytes::copy_from_slice(value.as_bytes())),
+        kind: 3,
+        ..AttributeProto::default()
+    }
+}
+
 fn model(nodes: Vec<NodeProto>, initializers: Vec<TensorProto>) -> ModelProto {
     let set = |domain: &str, version| OperatorSetIdProto {
         domain: domain.to_owned(),
@@ -156,6 +165,56 @@ fn weights_that_are_not_finite_are_refused_and_masks_are_not() {
     let masked = vec![node("Add", &["x", "M"], &["y"])];
     let plan = compiled(&model(masked, vec![mask]), &Options::default()).unwrap();
     assert_eq!(run(&plan, &[1.0; 3]), [1.0, f32::NEG_INFINITY, 1.0]);
+}
+
+#[test]
+fn a_sum_of_products_is_refused_with_its_equation_or_its_shapes() {
+    let sum = |equation: &str, dims: &[i64]| {
+        let mut sum = node("Einsum", &["x", "w"], &["y"]);
+        sum.attribute = vec![text("equation", equation)];
+        let len = dims.iter().product::<i64>() as usize;
+        refusal(&model(vec![sum], vec![floats("w", dims, &vec![1.0; len])]))
+    };
+    assert_eq!(
+        sum("...i,ij->...j", &[3, 2]),
+        "node 0 (Einsum \"/Einsum\"): attribute equation \"...i,ij->...j\": an ellipsis is not supported; write each dimension as a letter"
+    );
+    assert_eq!(
+        sum("bi,ij->bj", &[4, 2]),
+        "node 0 (Einsum \"/Einsum\"): shapes [1, 3] and [4, 2] differ in the size of i"
+    );
+    for wrong in ["bi->b", "bi,ij->bbj", "bi,ij->bk", "bi,i1->b", "bi,ij,j->b"] {
+        assert!(sum(wrong, &[3, 2]).contains(wrong));
+    }
+    assert!(sum("b,ij->bij", &[3, 2]).ends_with("1 letters for a tensor of shape [1, 3]"));
+}
+
+#[test]
+fn a_category_that_must_be_known_makes_the_row_fail() {
+    let hot = |zeros: i64| {
+        let mut hot = node("OneHotEncoder", &["x"], &["y"]);
+        hot.domain = "ai.onnx.ml".to_owned();
+        let list = AttributeProto {
+            name: "cats_int64s".to_owned(),
+            ints: vec![1, 4],
+            kind: 7,
+            ..AttributeProto::default()
+        };
+        let zeros = AttributeProto {
+            name: "zeros".to_owned(),
+            i: Some(zeros),
+            kind: 2,
+            ..AttributeProto::default()
+        };
+        hot.attribute = vec![list, zeros];
+        let mut model = model(vec![hot], vec![]);
+        model.graph.as_mut().unwrap().output = vec![value("y", &[0, 3, 2])];
+        let plan = compiled(&model, &Options::default()).unwrap();
+        run(&plan, &[4.0, 2.0, 1.0])
+    };
+    assert_eq!(hot(1), [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
+    assert!(hot(0)[2].is_nan() && hot(0)[3].is_nan());
+    assert_eq!(hot(0)[..2], [0.0, 1.0]);
 }
 
 /// A square of ones, multiplied by itself again and again.

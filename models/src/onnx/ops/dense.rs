@@ -70,20 +70,20 @@ pub(in super::super) fn layer(
 }
 
 /// The shapes of a product: rows, terms of a sum, columns.
-struct Product {
-    rows: usize,
-    terms: usize,
-    columns: usize,
+pub(super) struct Product {
+    pub rows: usize,
+    pub terms: usize,
+    pub columns: usize,
     /// Where each batch begins, in matrices of `a` and of `b`.
     from_a: Vec<usize>,
     from_b: Vec<usize>,
-    shape: Vec<usize>,
+    pub shape: Vec<usize>,
     /// Multiplications.
-    work: usize,
+    pub work: usize,
 }
 
 impl Product {
-    fn of(a: &[usize], b: &[usize]) -> Result<Self, String> {
+    pub(super) fn of(a: &[usize], b: &[usize]) -> Result<Self, String> {
         if a.is_empty() || b.is_empty() {
             return Err(format!("a product of shapes {a:?} and {b:?}"));
         }
@@ -126,7 +126,7 @@ impl Product {
 
 impl Product {
     /// The sums on `f64`, in the order of the shape; those of one output in the order of its terms.
-    fn exact(&self, xs: &[f64], ys: &[f64]) -> Vec<f64> {
+    pub(super) fn exact(&self, xs: &[f64], ys: &[f64]) -> Vec<f64> {
         let Self {
             rows,
             terms,
@@ -171,18 +171,24 @@ fn build_product(
 ) -> Result<Vec<Value>, String> {
     let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
     let product = Product::of(a.shape(), b.shape())?;
-    if let Some(weights) = b.known().filter(|b| b.shape.len() <= 2 && b.len() > 0) {
+    Ok(vec![multiply(builder, product, a, b)?.into()])
+}
+
+/// A layer where the right side is one constant matrix, else a product of what rows compute.
+pub(super) fn multiply(
+    builder: &mut Builder,
+    product: Product,
+    a: &Value,
+    b: &Value,
+) -> Result<Run, String> {
+    let one = product.terms * product.columns;
+    if let Some(weights) = b.known().filter(|b| b.len() > 0 && b.len() == one) {
         let weights = weights.to_floats()?;
-        let a = arena_input(builder, inputs, 0)?;
+        let a = builder.in_arena(a)?;
         let bias = vec![0.0; product.columns];
-        return Ok(vec![
-            layer(builder, &a, weights, bias, product.shape)?.into(),
-        ]);
+        return layer(builder, &a, weights, bias, product.shape);
     }
-    let (a, b) = (
-        arena_input(builder, inputs, 0)?,
-        arena_input(builder, inputs, 1)?,
-    );
+    let (a, b) = (builder.in_arena(a)?, builder.in_arena(b)?);
     let out = builder.fresh(a.ty, product.shape.clone())?;
     builder.push(MatMul {
         bias: vec![0.0; product.columns],
@@ -191,7 +197,7 @@ fn build_product(
         b: b.at,
         at: out.at,
     });
-    Ok(vec![out.into()])
+    Ok(out)
 }
 
 /// A product of two computed tensors.

@@ -4,9 +4,11 @@
 //! functions. `eval` computes any tensors on `f64`, plainly: it folds constants and is the reference. `build` adds steps to a
 //! plan. The compiler and `docs/ONNX.md` both read this list; there is no other.
 
+mod categories;
 mod choose;
 mod conv;
 pub(super) mod dense;
+mod einsum;
 pub(super) mod elementwise;
 mod ensemble;
 mod joins;
@@ -21,6 +23,7 @@ mod scale;
 mod scores;
 mod shapes;
 mod svm;
+mod tree_lists;
 mod trees;
 
 use super::graph::Node;
@@ -80,6 +83,7 @@ pub(super) const FAMILIES: &[Family] = &[
     family("", "Sums and extremes", reduce::OPS),
     family("", "Choices and running sums", choose::OPS),
     family("", "Matrices and convolutions", dense::OPS),
+    family("", "Sums of products", einsum::OPS),
     family("", "Pooling", conv::OPS),
     family("", "Softmax and normalisation", normal::OPS),
     family("", "Recurrent layers", recurrent::OPS),
@@ -89,6 +93,7 @@ pub(super) const FAMILIES: &[Family] = &[
     family("ai.onnx.ml", "Tree ensembles", trees::OPS),
     family("ai.onnx.ml", "Support vector machines", svm::OPS),
     family("ai.onnx.ml", "Labels", labels::OPS),
+    family("ai.onnx.ml", "Categories", categories::OPS),
 ];
 
 const fn family(domain: &'static str, heading: &'static str, ops: &'static [Op]) -> Family {
