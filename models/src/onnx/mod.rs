@@ -8,6 +8,7 @@
 
 mod compile;
 mod document;
+mod finite;
 mod fold;
 mod graph;
 mod inputs;

@@ -289,6 +289,12 @@ fn fits_under(shape: &[usize], whole: &[usize]) -> Result<(), String> {
         .ok_or_else(|| format!("shape {shape:?} does not fit into {whole:?}"))
 }
 
+fn scaled(tensor: &Tensor, factor: f32) -> Result<Tensor, String> {
+    let values = tensor.values()?.iter();
+    let values = values.map(|value| value * f64::from(factor)).collect();
+    Ok(Tensor::numbers(tensor.ty, tensor.shape.clone(), values))
+}
+
 fn build_gemm(
     builder: &mut Builder,
     node: &Node,
@@ -325,21 +331,24 @@ fn build_gemm(
                 .enumerate()
                 .for_each(|(i, bias)| *bias = beta * values[i % values.len()]);
         }
-        Some(_) if beta != 1.0 => {
+        Some(Value::Run(_)) if beta != 1.0 => {
             return Err(
                 "attribute beta with an input C that rows compute is not supported".to_owned(),
             );
         }
         Some(c) => {
             fits_under(c.shape(), &product.shape)?;
-            late = Some(c);
+            late = Some(match c {
+                Value::Known(c) => scaled(c, beta)?.into(),
+                Value::Run(_) => c.clone(),
+            });
         }
         None => {}
     }
     let out = layer(builder, &a, weights, bias, product.shape)?;
     Ok(vec![match late {
         None => out.into(),
-        Some(c) => build_pair(builder, Pair::Add, &out.into(), c)?.into(),
+        Some(c) => build_pair(builder, Pair::Add, &out.into(), &c)?.into(),
     }])
 }
 

@@ -1,9 +1,12 @@
-//! Hand-made files: what is refused and how it is named, and bits that depend on no vector unit.
+//! Hand-made files: what is refused and how it is named, and bits that depend on no vector unit. `content`: what the numbers and
+//! sizes in a file may be.
 
 use std::borrow::Cow;
 
 use prost::Message as _;
 use prost::bytes::Bytes;
+
+mod content;
 
 use super::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
@@ -150,106 +153,6 @@ fn nodes_may_stand_in_any_order() {
     let nodes = vec![node("Neg", &["a"], &["y"]), node("Relu", &["x"], &["a"])];
     let plan = compiled(&model(nodes, vec![]), &Options::default()).unwrap();
     assert_eq!(run(&plan, &[1.0, -2.0, 3.0]), [-1.0, -0.0, -3.0]);
-}
-
-#[test]
-fn weights_that_are_not_finite_are_refused_and_masks_are_not() {
-    let mut data = [0.5; 9];
-    data[7] = f32::NAN;
-    let product = vec![node("MatMul", &["x", "W"], &["y"])];
-    assert_eq!(
-        refusal(&model(product, vec![floats("W", &[3, 3], &data)])),
-        "initializer \"W\" [3, 3]: element 7 is NaN"
-    );
-    let mask = floats("M", &[3], &[0.0, f32::NEG_INFINITY, 0.0]);
-    let masked = vec![node("Add", &["x", "M"], &["y"])];
-    let plan = compiled(&model(masked, vec![mask]), &Options::default()).unwrap();
-    assert_eq!(run(&plan, &[1.0; 3]), [1.0, f32::NEG_INFINITY, 1.0]);
-}
-
-#[test]
-fn a_sum_of_products_is_refused_with_its_equation_or_its_shapes() {
-    let sum = |equation: &str, dims: &[i64]| {
-        let mut sum = node("Einsum", &["x", "w"], &["y"]);
-        sum.attribute = vec![text("equation", equation)];
-        let len = dims.iter().product::<i64>() as usize;
-        refusal(&model(vec![sum], vec![floats("w", dims, &vec![1.0; len])]))
-    };
-    assert_eq!(
-        sum("...i,ij->...j", &[3, 2]),
-        "node 0 (Einsum \"/Einsum\"): attribute equation \"...i,ij->...j\": an ellipsis is not supported; write each dimension as a letter"
-    );
-    assert_eq!(
-        sum("bi,ij->bj", &[4, 2]),
-        "node 0 (Einsum \"/Einsum\"): shapes [1, 3] and [4, 2] differ in the size of i"
-    );
-    for wrong in ["bi->b", "bi,ij->bbj", "bi,ij->bk", "bi,i1->b", "bi,ij,j->b"] {
-        assert!(sum(wrong, &[3, 2]).contains(wrong));
-    }
-    assert!(sum("b,ij->bij", &[3, 2]).ends_with("1 letters for a tensor of shape [1, 3]"));
-}
-
-#[test]
-fn a_category_that_must_be_known_makes_the_row_fail() {
-    let hot = |zeros: i64| {
-        let mut hot = node("OneHotEncoder", &["x"], &["y"]);
-        hot.domain = "ai.onnx.ml".to_owned();
-        let list = AttributeProto {
-            name: "cats_int64s".to_owned(),
-            ints: vec![1, 4],
-            kind: 7,
-            ..AttributeProto::default()
-        };
-        let zeros = AttributeProto {
-            name: "zeros".to_owned(),
-            i: Some(zeros),
-            kind: 2,
-            ..AttributeProto::default()
-        };
-        hot.attribute = vec![list, zeros];
-        let mut model = model(vec![hot], vec![]);
-        model.graph.as_mut().unwrap().output = vec![value("y", &[0, 3, 2])];
-        let plan = compiled(&model, &Options::default()).unwrap();
-        run(&plan, &[4.0, 2.0, 1.0])
-    };
-    assert_eq!(hot(1), [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
-    assert!(hot(0)[2].is_nan() && hot(0)[3].is_nan());
-    assert_eq!(hot(0)[..2], [0.0, 1.0]);
-}
-
-/// A square of ones, multiplied by itself again and again.
-fn powers(side: i64, count: usize) -> ModelProto {
-    let shape = TensorProto {
-        data_type: 7,
-        int64_data: vec![side, side],
-        ..floats("s", &[2], &[])
-    };
-    let mut nodes = vec![node("ConstantOfShape", &["s"], &["p0"])];
-    for k in 0..count {
-        let (from, to) = (format!("p{k}"), format!("p{}", k + 1));
-        nodes.push(node("MatMul", &[&from, &from], &[&to]));
-    }
-    let last = format!("p{count}");
-    nodes.push(node("ReduceMax", &[&last], &["m"]));
-    nodes.push(node("Add", &["x", "m"], &["y"]));
-    model(nodes, vec![shape])
-}
-
-#[test]
-fn folding_constants_has_one_budget_that_is_spent_before_the_work_is_done() {
-    let start = std::time::Instant::now();
-    let said = refusal(&powers(3500, 3));
-    assert!(start.elapsed().as_millis() < 900, "{:?}", start.elapsed());
-    assert_eq!(
-        said,
-        "node 1 (MatMul \"/MatMul\"): takes over 67108864 operations, the most of one node"
-    );
-    // Each node is within its own bound; the sixteenth brings them over that of all.
-    assert_eq!(
-        refusal(&powers(400, 40)),
-        "node 16 (MatMul \"/MatMul\"): folding constants takes more than 1000000000 operations: compute them before the export"
-    );
-    assert!(compiled(&powers(8, 40), &Options::default()).is_ok());
 }
 
 #[test]
