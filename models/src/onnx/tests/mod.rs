@@ -14,9 +14,9 @@ use super::proto::{
     ValueInfoProto,
 };
 use super::{Options, Plan, compile, limits, outline};
+use crate::dispatch;
 use crate::load::Files;
 use crate::network::Network as _;
-use crate::numerics;
 
 const FLOAT: i32 = 1;
 
@@ -422,7 +422,7 @@ fn an_outline_tells_inputs_and_outputs() {
 }
 
 #[test]
-fn the_portable_and_the_vector_build_give_the_same_bits() {
+fn every_vector_width_gives_the_same_bits() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx");
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -441,8 +441,10 @@ fn the_portable_and_the_vector_build_give_the_same_bits() {
                 .map(|v| v.to_bits())
                 .collect::<Vec<_>>()
         };
-        let portable = numerics::tests::portable(|| bits(&row));
-        assert_eq!(bits(&row), portable, "{}", path.display());
+        for width in dispatch::tests::widths() {
+            let other = dispatch::tests::at(width, || bits(&row));
+            assert_eq!(bits(&row), other, "{}, {width:?}", path.display());
+        }
         seen += 1;
     }
     assert!(seen > 80, "only {seen} models");
