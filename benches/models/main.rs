@@ -3,7 +3,8 @@
 //!
 //!     cargo xtask bench --only models [-- --python /path/to/python]
 //!
-//! Each figure is the middle of many slices of a fraction of a second. The candle graph gets its input as a ready tensor and nobody
+//! Each figure is the middle of many slices of a fraction of a second; what is held against another takes turns with it, slice by
+//! slice, so that both see the same machine. The candle graph gets its input as a ready tensor and nobody
 //! reads its result; a step of ours gets and gives slices. The interpreter needs `onnx`, `onnxruntime` and `numpy`.
 
 #[allow(dead_code, reason = "other benchmarks use the rest")]
@@ -31,7 +32,7 @@ const SLICE: Duration = Duration::from_millis(30);
 /// Measures steps of models.
 #[derive(Parser)]
 struct Args {
-    /// A Python with onnx, onnxruntime and numpy, for the trees' yardstick.
+    /// A Python with onnx, onnxruntime and numpy, for the yardsticks of trees and graph.
     #[arg(long)]
     python: Option<PathBuf>,
     /// Given by cargo.
@@ -44,34 +45,52 @@ fn main() -> Result<()> {
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", "1") };
     let mut figures = Figures::default();
-    perceptron(&mut figures)?;
+    let theirs = args.python.as_ref().map(onnxruntime).transpose()?;
+    perceptron(&mut figures, theirs.as_ref())?;
     gru(&mut figures)?;
-    trees(&mut figures, args.python.as_ref())?;
+    trees(&mut figures, theirs.as_ref())?;
     detectors(&mut figures)?;
     figures.print();
     Ok(())
 }
 
-/// Nanoseconds of one call.
-fn time(mut work: impl FnMut()) -> f64 {
+/// How many calls make a slice.
+fn calls_of(work: &mut impl FnMut()) -> u32 {
     let mut calls = 1_u32;
     loop {
         let start = Instant::now();
         (0..calls).for_each(|_| work());
         if start.elapsed() * 3 > SLICE {
-            break;
+            return calls;
         }
         calls *= 2;
     }
-    let mut slices: Vec<_> = (0..SLICES)
-        .map(|_| {
-            let start = Instant::now();
-            (0..calls).for_each(|_| work());
-            start.elapsed().as_nanos() as f64 / f64::from(calls)
-        })
-        .collect();
+}
+
+/// Nanoseconds of a call in one slice.
+fn slice(work: &mut impl FnMut(), calls: u32) -> f64 {
+    let start = Instant::now();
+    (0..calls).for_each(|_| work());
+    start.elapsed().as_nanos() as f64 / f64::from(calls)
+}
+
+fn middle(mut slices: Vec<f64>) -> f64 {
     slices.sort_by(f64::total_cmp);
-    slices[SLICES / 2]
+    slices[slices.len() / 2]
+}
+
+/// Nanoseconds of one call.
+fn time(mut work: impl FnMut()) -> f64 {
+    let calls = calls_of(&mut work);
+    middle((0..SLICES).map(|_| slice(&mut work, calls)).collect())
+}
+
+/// Nanoseconds of one call of each, in turns.
+fn time_both(mut one: impl FnMut(), mut other: impl FnMut()) -> (f64, f64) {
+    let calls = (calls_of(&mut one), calls_of(&mut other));
+    let turn = |_| (slice(&mut one, calls.0), slice(&mut other, calls.1));
+    let (one, other) = (0..SLICES).map(turn).unzip();
+    (middle(one), middle(other))
 }
 
 fn ns(ns: f64) -> String {
@@ -82,33 +101,27 @@ fn ns(ns: f64) -> String {
     }
 }
 
-/// Nanoseconds a row, `rows` at a time.
-fn time_network(network: &dyn Network, rows: usize) -> f64 {
+/// A call that runs `rows` rows through a network.
+fn stepper(network: &dyn Network, rows: usize) -> impl FnMut() {
     let inputs = numbers(3, rows * network.inputs());
     let mut outputs = vec![0.0; rows * network.outputs()];
     let mut scratch = vec![0.0; network.scratch_len()];
     let mut states = vec![vec![0.0; network.state_len()]; rows];
     states.iter_mut().for_each(|state| network.init(state));
-    if rows == 1 {
-        let state = &mut states[0];
-        return time(|| {
-            network.step(
-                state,
-                black_box(&inputs),
-                black_box(&mut outputs),
-                &mut scratch,
-            );
-        });
-    }
-    let mut states: Vec<_> = states.iter_mut().map(|state| &mut state[..]).collect();
-    time(|| {
+    move || {
+        if let [state] = &mut states[..] {
+            let (inputs, outputs) = (black_box(&inputs), black_box(&mut outputs));
+            network.step(state, inputs, outputs, &mut scratch);
+            return;
+        }
+        let mut states: Vec<_> = states.iter_mut().map(|state| &mut state[..]).collect();
         network.step_rows(
             &mut states,
             black_box(&inputs),
             black_box(&mut outputs),
             &mut scratch,
         );
-    }) / rows as f64
+    }
 }
 
 fn beside(figures: &mut Figures, name: &str, ours: f64, candle: f64, least: f64) {
@@ -126,7 +139,7 @@ fn var_builder(tensors: &make::Tensors) -> VarBuilder<'static> {
     VarBuilder::from_tensors(tensors.iter().cloned().collect(), DType::F32, &Device::Cpu)
 }
 
-fn perceptron(figures: &mut Figures) -> Result<()> {
+fn perceptron(figures: &mut Figures, theirs: Option<&Theirs>) -> Result<()> {
     let tensors = make::perceptron();
     let ours = make::mlp(&tensors)?;
     let vb = var_builder(&tensors);
@@ -144,12 +157,15 @@ fn perceptron(figures: &mut Figures) -> Result<()> {
         let x = Tensor::from_vec(numbers(3, rows * INPUTS), (rows, INPUTS), &Device::Cpu)?;
         let graph = || c.forward(&b.forward(&a.forward(&x)?.tanh()?)?.tanh()?);
         graph()?;
-        let candle = time(|| {
+        let candle = || {
             black_box(graph().expect("it just ran"));
-        }) / rows as f64;
+        };
+        let (own, candle) = time_both(stepper(&ours, rows), candle);
         let name = format!("MLP 8-32-32-1, a row, {rows} at a time");
-        beside(figures, &name, time_network(&ours, rows), candle, least);
+        let each = rows as f64;
+        beside(figures, &name, own / each, candle / each, least);
     }
+    exported(figures, &ours, theirs)?;
     let version = make::version(make::MLP, &tensors)?;
     let mut state = version.new_state();
     let reading = numbers(4, INPUTS);
@@ -165,6 +181,38 @@ fn perceptron(figures: &mut Figures) -> Result<()> {
         "the same, a row of a batch of 64",
         ns(time_batch(&**served, 64)),
     );
+    Ok(())
+}
+
+/// The same network as a graph of ONNX, beside its native form and onnxruntime.
+fn exported(figures: &mut Figures, native: &dyn Network, theirs: Option<&Theirs>) -> Result<()> {
+    let plan = make::exported()?;
+    let row = numbers(3, INPUTS);
+    let answer = |network: &dyn Network| {
+        let (mut output, mut scratch) = ([0.0], vec![0.0; network.scratch_len()]);
+        network.step(&mut [], &row, &mut output, &mut scratch);
+        output[0]
+    };
+    let (one, other) = (answer(native), answer(&plan));
+    anyhow::ensure!(
+        (one - other).abs() < 1e-5,
+        "the graph gives {other}, the network {one}"
+    );
+    let (own, native) = time_both(stepper(&plan, 1), stepper(native, 1));
+    let told = format!("{} ({} native)", ns(own), ns(native));
+    let name = "the same as an ONNX graph, one row";
+    match theirs {
+        None => figures.note(name, told),
+        Some(theirs) => {
+            let told = format!(
+                "{told}; {} in onnxruntime: {:.1}x",
+                ns(theirs.mlp),
+                theirs.mlp / own
+            );
+            let target = "faster than onnxruntime from Python";
+            figures.aim(name, told, target, own < theirs.mlp);
+        }
+    }
     Ok(())
 }
 
@@ -189,14 +237,9 @@ fn gru(figures: &mut Figures) -> Result<()> {
     )?;
     let x = Tensor::from_vec(numbers(3, INPUTS), (1, INPUTS), &Device::Cpu)?;
     let mut state = theirs.zero_state(1)?;
-    let candle = time(|| state = theirs.step(&x, &state).expect("it fits"));
-    beside(
-        figures,
-        "GRU 8 to 64, a step",
-        time_network(&ours, 1),
-        candle,
-        5.0,
-    );
+    let candle = || state = theirs.step(&x, &state).expect("it fits");
+    let (own, candle) = time_both(stepper(&ours, 1), candle);
+    beside(figures, "GRU 8 to 64, a step", own, candle, 5.0);
     let tensors = make::cell(4, 64);
     let ours = make::lstm(&tensors)?;
     let theirs = candle_nn::lstm(
@@ -206,8 +249,8 @@ fn gru(figures: &mut Figures) -> Result<()> {
         var_builder(&tensors),
     )?;
     let mut state = theirs.zero_state(1)?;
-    let candle = time(|| state = theirs.step(&x, &state).expect("it fits"));
-    let measured = time_network(&ours, 1);
+    let candle = || state = theirs.step(&x, &state).expect("it fits");
+    let (measured, candle) = time_both(stepper(&ours, 1), candle);
     let told = format!(
         "{} ({} in candle): {:.1}x",
         ns(measured),
@@ -218,7 +261,7 @@ fn gru(figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-fn trees(figures: &mut Figures, python: Option<&PathBuf>) -> Result<()> {
+fn trees(figures: &mut Figures, theirs: Option<&Theirs>) -> Result<()> {
     let forest = make::forest()?;
     let rows = numbers(6, 256 * INPUTS);
     let mut output = [0.0];
@@ -232,12 +275,12 @@ fn trees(figures: &mut Figures, python: Option<&PathBuf>) -> Result<()> {
     });
     let mut outputs = vec![0.0; 256];
     let batch = time(|| forest.run_rows(black_box(&rows), black_box(&mut outputs))) / 256.0;
-    let Some(python) = python else {
+    let Some(theirs) = theirs else {
         figures.note("100 trees of depth 8, one row", ns(alone));
         figures.note("100 trees of depth 8, a row of 256", ns(batch));
         return Ok(());
     };
-    let (their_row, their_batch) = onnxruntime(python)?;
+    let (their_row, their_batch) = (theirs.tree_row, theirs.tree_batch);
     let told = |ours: f64, theirs: f64| {
         format!(
             "{} ({} in onnxruntime): {:.1}x",
@@ -261,15 +304,28 @@ fn trees(figures: &mut Figures, python: Option<&PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Nanoseconds of a row, one at a time and 256 at a time.
-fn onnxruntime(python: &PathBuf) -> Result<(f64, f64)> {
+/// Nanoseconds a row of onnxruntime, called from Python.
+struct Theirs {
+    /// The trees, one row at a time.
+    tree_row: f64,
+    /// The trees, 256 rows at a time.
+    tree_batch: f64,
+    /// The perceptron, one row at a time.
+    mlp: f64,
+}
+
+fn onnxruntime(python: &PathBuf) -> Result<Theirs> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/models/yardstick.py");
     let run = Command::new(python).arg(script).output();
     let run = run.with_context(|| format!("{} does not start", python.display()))?;
     let text = String::from_utf8_lossy(&run.stdout);
-    let mut figures = text.split_whitespace().map(str::parse);
-    match (figures.next(), figures.next()) {
-        (Some(Ok(row)), Some(Ok(batch))) => Ok((row, batch)),
+    let figures: Vec<f64> = text.split_whitespace().flat_map(str::parse).collect();
+    match figures[..] {
+        [tree_row, tree_batch, mlp] => Ok(Theirs {
+            tree_row,
+            tree_batch,
+            mlp,
+        }),
         _ => anyhow::bail!(
             "{script} gives no figures: {}",
             String::from_utf8_lossy(&run.stderr)

@@ -6,6 +6,7 @@ use tidegate_models::candle_core::{Device, Tensor};
 use tidegate_models::kernels::trees::{Aggregate, Builder, Forest, Mode, Node};
 use tidegate_models::load::{Files, load_version};
 use tidegate_models::network::{mlp, recurrent};
+use tidegate_models::onnx::{self, Plan};
 use tidegate_models::weights::Weights;
 use tidegate_models::{EndpointManifest, Version};
 
@@ -80,6 +81,17 @@ pub fn mlp(tensors: &Tensors) -> Result<mlp::Mlp> {
         &config,
         INPUTS,
         Weights::read(Some(&bytes), "mlp")?,
+    )?)
+}
+
+/// The perceptron as `yardstick.py` wrote it, with the same weights.
+pub fn exported() -> Result<Plan> {
+    let bytes = include_bytes!("mlp.onnx");
+    let files = Files::from([("mlp.onnx".to_owned(), Cow::Borrowed(&bytes[..]))]);
+    Ok(onnx::compile(
+        &files,
+        "mlp.onnx",
+        &onnx::Options::default(),
     )?)
 }
 

@@ -41,6 +41,8 @@ pub struct Declared {
     stages: Range<usize>,
     memory: Range<usize>,
     judged: Range<usize>,
+    /// Floats of the rows of one reading, and of the scratch behind those of all.
+    room: [usize; 4],
     /// What is answered where a feature's value is missing and must not be.
     refusals: Vec<Arc<str>>,
     not_finite: Arc<str>,
@@ -110,6 +112,12 @@ impl Declared {
             refusals: features.map(|feature| refusal(&feature.name)).collect(),
             not_finite: "the network's output is not finite".into(),
             judged: memory.end..layout.len(),
+            room: [
+                pipeline.base(),
+                pipeline.width(),
+                network.outputs(),
+                pipeline.scratch_len().max(network.scratch_len()),
+            ],
             calibration: manifest.calibration,
             pipeline,
             network,
@@ -208,19 +216,10 @@ impl Declared {
         })
     }
 
-    /// Lengths of base rows, rows and outputs for `count` readings, and of the scratch behind them.
-    fn lengths(&self, count: usize) -> [usize; 4] {
-        [
-            count * self.pipeline.base(),
-            count * self.pipeline.width(),
-            count * self.network.outputs(),
-            self.pipeline.scratch_len().max(self.network.scratch_len()),
-        ]
-    }
-
     /// Scratch of the thread for `count` readings.
     fn with_room<T>(&self, count: usize, work: impl FnOnce(Room<'_>) -> T) -> T {
-        let [base, row, output, scratch] = self.lengths(count);
+        let [base, row, output, scratch] = self.room;
+        let [base, row, output] = [base, row, output].map(|floats| floats * count);
         SCRATCH.with_borrow_mut(|floats| {
             let needed = base + row + output + scratch;
             if floats.len() < needed {
@@ -240,7 +239,7 @@ impl Declared {
 
     /// At most [`BLOCK`] readings, none of them refused.
     fn step_block(&self, states: &mut [&mut [f32]], values: &[&[f32]], outputs: &mut [Output]) {
-        let [base, row, given, _] = self.lengths(1);
+        let [base, row, given, _] = self.room;
         let count = values.len();
         self.with_room(count, |room| {
             let mut moments = [Moment {

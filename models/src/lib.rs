@@ -12,6 +12,7 @@
 
 pub mod autoencoder;
 pub mod declared;
+mod dispatch;
 pub mod golden;
 pub mod kernels;
 pub mod layout;

@@ -441,19 +441,23 @@ fn read_below(
     Ok(())
 }
 
-fn load_endpoint(name: &str, files: &Files) -> Result<Endpoint, LoadError> {
+/// Reads the text of an `endpoint.toml` that lies in the folder `name`.
+///
+/// # Errors
+/// What is wrong with it, by field.
+pub fn read_endpoint(name: &str, files: &Files) -> Result<EndpointManifest, LoadError> {
     let file = format!("{name}/endpoint.toml");
     let manifest = EndpointManifest::parse(text(files, "endpoint.toml", &file)?)
         .map_err(|mistake| at(&file, mistake))?;
     if manifest.name != name {
-        return Err(at(
-            &file,
-            Mistake::new(
-                "name",
-                format!("\"{}\" differs from its folder \"{name}\"", manifest.name),
-            ),
-        ));
+        let reason = format!("\"{}\" differs from its folder \"{name}\"", manifest.name);
+        return Err(at(&file, Mistake::new("name", reason)));
     }
+    Ok(manifest)
+}
+
+fn load_endpoint(name: &str, files: &Files) -> Result<Endpoint, LoadError> {
+    let manifest = read_endpoint(name, files)?;
     let mut versions = BTreeMap::new();
     for model in folders(files) {
         if !is_name(model) {
@@ -476,13 +480,9 @@ fn load_endpoint(name: &str, files: &Files) -> Result<Endpoint, LoadError> {
         }
     }
     if !versions.contains_key(&manifest.default) {
-        return Err(at(
-            &file,
-            Mistake::new(
-                "default",
-                format!("\"{}\" is not in the folder", manifest.default),
-            ),
-        ));
+        let reason = format!("\"{}\" is not in the folder", manifest.default);
+        let file = format!("{name}/endpoint.toml");
+        return Err(at(&file, Mistake::new("default", reason)));
     }
     Ok(Endpoint { manifest, versions })
 }

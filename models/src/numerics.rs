@@ -1,9 +1,11 @@
 //! The only arithmetic a step may use: one order of operations, one implementation of each function.
 //!
 //! IEEE 754 fixes the bits of `+ - * /`, `sqrt` and the fused `mul_add`; nothing fixes those of a library's `exp`, nor the order
-//! of a vectorised sum. So sums here run along the inputs one by one and are vectorised across outputs only, and [`exp`],
-//! [`tanh`] and [`ln`] are ours. The slice kernels are compiled twice, portable and for AVX2 with FMA, from the same inlined
-//! code, and chosen at run time; the bits are the same. Changing any of it raises [`crate::NUMERICS_REV`].
+//! of a vectorised sum. So sums here run along the inputs one by one, or in four chains of every fourth input that are joined in one
+//! order, and are vectorised across outputs only, and [`exp`], [`tanh`] and [`ln`] are ours. The slice kernels are compiled for each
+//! vector width from the same inlined code (`dispatch`); the bits are the same. Changing any of it raises [`crate::NUMERICS_REV`].
+
+pub(crate) use crate::dispatch::dispatch;
 
 /// The layer `output[o] = bias[o] + sum over i of weights[i * outputs + o] * input[i]`, summed in the order of `i`.
 ///
@@ -288,51 +290,69 @@ fn accumulate_lanes<const N: usize>(
     output[start..start + N].copy_from_slice(&sums);
 }
 
-/// Runs `work`, an always-inlined closure, in a copy compiled for AVX2 and FMA where the machine has both.
+/// Sums that run beside each other in [`dense_in_chains_body`]: one chain waits some four cycles for each fused multiply-add, and a
+/// row of a small network is little else than that wait.
+const CHAINS: usize = 4;
+
+/// [`dense_body`] in another order: chain `c` sums the inputs `c`, `c + 4`, `c + 8`, ..., the first from the bias on, and the sum is
+/// `(0 + 1) + (2 + 3)`.
 #[inline(always)]
-pub(crate) fn dispatch(work: impl FnOnce()) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && !is_portable() {
-        // SAFETY: both features were just seen on this machine.
-        unsafe { with_avx2(work) };
-        return;
+pub(crate) fn dense_in_chains_body(
+    weights: &[f32],
+    bias: &[f32],
+    input: &[f32],
+    output: &mut [f32],
+) {
+    let outputs = output.len();
+    let wide = outputs - outputs % 16;
+    for start in (0..wide).step_by(16) {
+        chain_lanes::<16>(weights, bias, input, output, start);
     }
-    work();
+    let eights = outputs - outputs % 8;
+    for start in (wide..eights).step_by(8) {
+        chain_lanes::<8>(weights, bias, input, output, start);
+    }
+    for start in eights..outputs {
+        chain_lanes::<1>(weights, bias, input, output, start);
+    }
 }
 
-/// Tests choose the portable build of a whole step by `tests::portable`.
-#[cfg(all(target_arch = "x86_64", not(test)))]
 #[inline(always)]
-fn is_portable() -> bool {
-    false
-}
-
-#[cfg(all(target_arch = "x86_64", test))]
-fn is_portable() -> bool {
-    tests::PORTABLE.get()
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn with_avx2(work: impl FnOnce()) {
-    work();
+fn chain_lanes<const N: usize>(
+    weights: &[f32],
+    bias: &[f32],
+    input: &[f32],
+    output: &mut [f32],
+    start: usize,
+) {
+    let outputs = output.len();
+    let mut sums = [[0.0_f32; N]; CHAINS];
+    sums[0].copy_from_slice(&bias[start..start + N]);
+    let (blocks, rest) = input.as_chunks::<CHAINS>();
+    let rows = weights.chunks_exact(CHAINS * outputs);
+    let last = rows.remainder();
+    for (rows, inputs) in rows.zip(blocks) {
+        for (c, x) in inputs.iter().enumerate() {
+            let row = &rows[c * outputs + start..][..N];
+            for (sum, weight) in sums[c].iter_mut().zip(row) {
+                *sum = weight.mul_add(*x, *sum);
+            }
+        }
+    }
+    for (c, x) in rest.iter().enumerate() {
+        let row = &last[c * outputs + start..][..N];
+        for (sum, weight) in sums[c].iter_mut().zip(row) {
+            *sum = weight.mul_add(*x, *sum);
+        }
+    }
+    for (j, output) in output[start..start + N].iter_mut().enumerate() {
+        *output = (sums[0][j] + sums[1][j]) + (sums[2][j] + sums[3][j]);
+    }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    thread_local! {
-        pub(super) static PORTABLE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-    }
-
-    /// Runs `work` on the portable build on this thread.
-    pub(crate) fn portable<T>(work: impl FnOnce() -> T) -> T {
-        PORTABLE.set(true);
-        let result = work();
-        PORTABLE.set(false);
-        result
-    }
 
     /// The distance in units of the last place of the right answer.
     fn ulps(got: f32, exact: f64) -> f64 {

@@ -3,10 +3,11 @@
 //! [`crate::Zoo`] is all or nothing; here a mistake stays with its version. Reads no folder by itself: the caller brings the files.
 
 use crate::load::{Endpoint, Files, LoadError, at, below, folder, folders, load_version, text};
-use crate::manifest::Mistake;
 use crate::{EndpointManifest, ModelManifest, Version, Zoo, golden};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+pub use crate::load::read_endpoint;
 
 /// Everything in the files of a whole folder that can be loaded, and what is wrong with the rest. An endpoint's default may be missing.
 pub fn survey(files: &Files) -> (Zoo, Vec<LoadError>) {
@@ -34,21 +35,6 @@ pub fn survey(files: &Files) -> (Zoo, Vec<LoadError>) {
         endpoints.insert(name.to_owned(), Endpoint { manifest, versions });
     }
     (Zoo { endpoints }, mistakes)
-}
-
-/// Reads the text of an `endpoint.toml` that lies in the folder `name`.
-///
-/// # Errors
-/// What is wrong with it, by field.
-pub fn read_endpoint(name: &str, files: &Files) -> Result<EndpointManifest, LoadError> {
-    let file = format!("{name}/endpoint.toml");
-    let manifest = EndpointManifest::parse(text(files, "endpoint.toml", &file)?)
-        .map_err(|mistake| at(&file, mistake))?;
-    if manifest.name != name {
-        let reason = format!("\"{}\" differs from its folder \"{name}\"", manifest.name);
-        return Err(at(&file, Mistake::new("name", reason)));
-    }
-    Ok(manifest)
 }
 
 /// The `model/version` that the files' own manifest names.

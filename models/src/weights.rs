@@ -76,6 +76,8 @@ impl<'a> Weights<'a> {
             Dtype::I32 => integers!(i32),
             Dtype::U32 => integers!(u32),
             Dtype::I64 => integers!(i64),
+            // Beyond 2^63 they wrap: numpy's -1, made unsigned, is -1 again.
+            Dtype::U64 => integers!(u64),
             other => {
                 return Err(self.refuse(name, format!("expected integers, got {other:?}")));
             }

@@ -2,72 +2,16 @@
 //!
 //! The models and their answers lie in `onnx/`, made by `onnx/make.py`.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+#[path = "onnx/cases.rs"]
+mod cases;
 
+use std::path::Path;
+
+use cases::{Case, cases};
 use proptest::prelude::*;
-use serde::Deserialize;
 use serde_json::Value;
-use tidegate_models::load::Files;
-use tidegate_models::onnx::{self, Options, Plan};
+use tidegate_models::onnx::{self, Plan};
 use tidegate_models::{Network, Port, PortKind};
-
-/// A model, its rows, and what ONNX Runtime answered to each.
-#[derive(Deserialize)]
-struct Case {
-    name: String,
-    rows: Vec<Vec<Option<f32>>>,
-    /// By output: one list a row, of numbers, labels or truths.
-    outputs: BTreeMap<String, Vec<Vec<Value>>>,
-    #[serde(default)]
-    features: Vec<String>,
-    #[serde(default)]
-    states: Vec<(String, String)>,
-    #[serde(default)]
-    files: Vec<String>,
-}
-
-impl Case {
-    fn rows(&self) -> Vec<Vec<f32>> {
-        let row = |row: &Vec<Option<f32>>| row.iter().map(|x| x.unwrap_or(f32::NAN)).collect();
-        self.rows.iter().map(row).collect()
-    }
-
-    fn options(&self) -> Options {
-        Options {
-            inputs: self.rows.first().map(Vec::len),
-            features: self.features.clone(),
-            states: self.states.clone(),
-            ..Options::default()
-        }
-    }
-
-    fn file(&self) -> String {
-        format!("{}.onnx", self.name)
-    }
-
-    fn read(&self) -> Files {
-        let names = self.files.iter().cloned().chain([self.file()]);
-        let bytes = |name: &str| Cow::Owned(std::fs::read(folder().join(name)).expect("a fixture"));
-        names.map(|name| (name.clone(), bytes(&name))).collect()
-    }
-
-    fn plan(&self) -> Plan {
-        onnx::compile(&self.read(), &self.file(), &self.options())
-            .unwrap_or_else(|error| panic!("{}: {error}", self.name))
-    }
-}
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx")
-}
-
-fn cases() -> Vec<Case> {
-    let text = std::fs::read_to_string(folder().join("cases.json")).expect("the cases");
-    // Python writes the missing value as a word that JSON has not.
-    serde_json::from_str(&text.replace("NaN", "null")).expect("cases as written by make.py")
-}
 
 /// Runs the rows as one stream; the outputs, and the state behind the last.
 fn run(plan: &Plan, rows: &[Vec<f32>]) -> Vec<Vec<f32>> {

@@ -1,7 +1,7 @@
 //! A dense layer with its activation: `output = f(W input + b)`.
 
 use super::{Activation, transposed};
-use crate::numerics::{dense_body, dispatch};
+use crate::numerics::{dense_body, dense_in_chains_body, dispatch};
 
 /// A layer's weights, input-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +12,8 @@ pub struct Dense {
     weights: Vec<f32>,
     bias: Vec<f32>,
     activation: Activation,
+    /// Whether sums run in chains.
+    in_chains: bool,
 }
 
 impl Dense {
@@ -29,6 +31,16 @@ impl Dense {
             weights: transposed(weight, inputs, outputs),
             bias: bias.to_vec(),
             activation,
+            in_chains: false,
+        }
+    }
+
+    /// The same layer, its sums in chains beside each other: faster for a row alone, and other bits.
+    #[must_use]
+    pub fn in_chains(self) -> Self {
+        Self {
+            in_chains: true,
+            ..self
         }
     }
 
@@ -60,8 +72,17 @@ impl Dense {
 
     #[inline(always)]
     pub(crate) fn body(&self, input: &[f32], output: &mut [f32]) {
-        dense_body(&self.weights, &self.bias, input, output);
+        self.sums(input, output);
         self.activation.body(output);
+    }
+
+    #[inline(always)]
+    fn sums(&self, input: &[f32], output: &mut [f32]) {
+        if self.in_chains {
+            dense_in_chains_body(&self.weights, &self.bias, input, output);
+        } else {
+            dense_body(&self.weights, &self.bias, input, output);
+        }
     }
 
     #[inline(always)]
@@ -72,14 +93,14 @@ impl Dense {
             (rows * self.inputs, rows * self.outputs),
             "dense: whole rows"
         );
-        if self.outputs < 8 {
+        if self.outputs < 8 && !self.in_chains {
             self.narrow_rows_body(inputs, outputs);
         } else {
             for (input, output) in inputs
                 .chunks_exact(self.inputs)
                 .zip(outputs.chunks_exact_mut(self.outputs))
             {
-                dense_body(&self.weights, &self.bias, input, output);
+                self.sums(input, output);
             }
         }
         self.activation.body(outputs);

@@ -82,6 +82,12 @@ impl Layers {
         Ok(all)
     }
 
+    /// The same layers, their sums in chains: see [`Dense::in_chains`].
+    pub(crate) fn in_chains(mut self) -> Self {
+        self.layers = self.layers.into_iter().map(Dense::in_chains).collect();
+        self
+    }
+
     fn push(
         &mut self,
         names: (&str, &str),

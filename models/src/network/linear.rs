@@ -44,5 +44,5 @@ pub fn network(config: &Config, inputs: usize, mut weights: Weights<'_>) -> Resu
         &mut weights,
     )?;
     weights.finish()?;
-    Ok(Mlp::of("linear-1", layers))
+    Ok(Mlp::of("linear-2", layers))
 }

@@ -1,6 +1,6 @@
 //! A multilayer perceptron: dense layers, each with its activation.
 //!
-//! Tensors `layer0.weight` `[layers[0], inputs]`, `layer0.bias` `[layers[0]]`, `layer1.weight`, ... as PyTorch's `nn.Linear`.
+//! Revision 2 sums in chains. Tensors `layer0.weight` `[layers[0], inputs]`, `layer0.bias` `[layers[0]]`, `layer1.weight`, ... as PyTorch's `nn.Linear`.
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
@@ -54,14 +54,14 @@ impl Mlp {
             &mut weights,
         )?;
         weights.finish()?;
-        Ok(Self::of("mlp-1", layers))
+        Ok(Self::of("mlp-2", layers))
     }
 
     pub(super) fn of(kind: &'static str, layers: Layers) -> Self {
         let ports = [Port::values("output", 0..layers.outputs())];
         Self {
             kind,
-            layers,
+            layers: layers.in_chains(),
             ports,
         }
     }

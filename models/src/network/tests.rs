@@ -12,7 +12,7 @@ use super::recurrent::Recurrent;
 use super::tcn::Tcn;
 use super::trees::Trees;
 use super::{Network, linear};
-use crate::numerics::tests::portable;
+use crate::dispatch::tests::{at, widths};
 use crate::weights::Weights;
 
 /// Tensors by name, as they lie in a file.
@@ -231,6 +231,7 @@ fn all() -> Vec<(&'static str, Box<dyn Network>)> {
     ]
 }
 
+#[derive(Clone)]
 struct Run {
     state: Vec<f32>,
     outputs: Vec<f32>,
@@ -288,18 +289,22 @@ fn every_step_agrees_with_its_candle_reference() {
 }
 
 #[test]
-fn the_bits_of_a_row_are_those_alone_in_any_batch_and_in_the_portable_build() {
+fn the_bits_of_a_row_are_those_alone_in_any_batch_and_at_any_vector_width() {
     for (name, network) in all() {
         let (inputs, outputs) = (network.inputs(), network.outputs());
         for streams in [1, 2, 3, 8, 17, 65] {
             let mut alone: Vec<_> = (0..streams).map(|_| Run::new(&*network)).collect();
-            let mut plain: Vec<_> = (0..streams).map(|_| Run::new(&*network)).collect();
+            let narrow: Vec<_> = widths().collect();
+            let mut plain: Vec<Vec<_>> =
+                vec![(0..streams).map(|_| Run::new(&*network)).collect(); narrow.len()];
             let mut together: Vec<_> = (0..streams).map(|_| Run::new(&*network)).collect();
             for turn in 0..4 {
                 let rows = numbers(1000 + turn, streams * inputs);
                 for (index, row) in rows.chunks_exact(inputs).enumerate() {
                     alone[index].step(&*network, row);
-                    portable(|| plain[index].step(&*network, row));
+                    for (width, plain) in narrow.iter().zip(&mut plain) {
+                        at(*width, || plain[index].step(&*network, row));
+                    }
                 }
                 let mut given = vec![f32::NAN; streams * outputs];
                 let mut scratch = vec![f32::NAN; network.scratch_len()];
@@ -310,9 +315,11 @@ fn the_bits_of_a_row_are_those_alone_in_any_batch_and_in_the_portable_build() {
                     run.outputs.extend(given);
                 }
             }
-            for ((alone, plain), together) in alone.iter().zip(&plain).zip(&together) {
+            for (index, (alone, together)) in alone.iter().zip(&together).enumerate() {
                 assert_eq!(alone.bits(), together.bits(), "{name} of {streams}");
-                assert_eq!(alone.bits(), plain.bits(), "{name}, portable");
+                for (width, plain) in narrow.iter().zip(&plain) {
+                    assert_eq!(alone.bits(), plain[index].bits(), "{name}, {width:?}");
+                }
             }
         }
     }

@@ -6,14 +6,15 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::fold::Folding;
 use super::graph::{Declared, Dim, Graph, Node};
 use super::inputs::{self, Source};
-use super::limits::{MAX_CONSTANTS, MAX_ROW};
+use super::limits::MAX_ROW;
 use super::ops::{self, Op};
 use super::plan::{Give, Plan};
 use super::tensor::{Tensor, Type};
 use super::value::{Builder, Run, Value, known_only};
-use super::{OnnxError, Options};
+use super::{OnnxError, Options, finite};
 use crate::network::{Port, PortKind};
 
 type Values = HashMap<String, Value>;
@@ -23,10 +24,6 @@ pub(super) fn compile(mut graph: Graph, options: &Options) -> Result<Plan, OnnxE
     let wanted = wanted_outputs(&graph, options)?;
     check_states(&graph, options)?;
     prune(&mut graph, &wanted, options);
-    graph
-        .nodes
-        .iter()
-        .try_for_each(|node| check_weights(&graph, node))?;
     let mut builder = Builder {
         uses: uses(&graph, &wanted, options),
         ..Builder::default()
@@ -39,10 +36,11 @@ pub(super) fn compile(mut graph: Graph, options: &Options) -> Result<Plan, OnnxE
     for (name, tensor) in &graph.constants {
         values.insert(name.clone(), tensor.clone().into());
     }
-    let mut folded = graph.constants.values().map(Tensor::len).sum();
+    let mut folding = Folding::new(graph.constants.values().map(Tensor::len).sum());
     for node in &graph.nodes {
-        compile_node(&mut builder, node, &mut values, &mut folded)?;
+        compile_node(&mut builder, node, &mut values, &mut folding, &graph)?;
     }
+    check_outputs(&graph, &wanted, &values, options)?;
     let (ports, gives) = ports(&mut builder, &wanted, &values)?;
     let states = states(&mut builder, &sources, &values, options)?;
     let outputs = options.states.iter().map(|(_, output)| output.clone());
@@ -133,42 +131,12 @@ fn uses(graph: &Graph, wanted: &[String], options: &Options) -> HashMap<String, 
     uses
 }
 
-/// Refuses weights that are not finite: training diverged. Other constants may be infinite, as masks are.
-fn check_weights(graph: &Graph, node: &Node) -> Result<(), OnnxError> {
-    let weights = match node.op.as_str() {
-        "MatMul" | "Gemm" => 0..2,
-        "Conv" => 1..2,
-        "GRU" | "LSTM" | "RNN" => 1..3,
-        _ => 0..0,
-    };
-    for name in node.inputs.iter().take(weights.end).skip(weights.start) {
-        let Some(tensor) = graph.constants.get(name) else {
-            continue;
-        };
-        let values = tensor.values().unwrap_or(&[]);
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            let place = format!("initializer {name:?} {:?}", tensor.shape);
-            let reason = format!("element {at} is {}", values[at]);
-            return Err(OnnxError::new(&place, reason));
-        }
-    }
-    // A threshold of a tree may be infinite; its leaves are checked where the forest is built.
-    for name in ["coefficients", "intercepts", "base_values"] {
-        if let Some(super::graph::Attribute::Floats(values)) = node.attributes.get(name)
-            && let Some(at) = values.iter().position(|value| !value.is_finite())
-        {
-            let reason = format!("attribute {name}: element {at} is {}", values[at]);
-            return Err(OnnxError::new(&node.place(), reason));
-        }
-    }
-    Ok(())
-}
-
 fn compile_node(
     builder: &mut Builder,
     node: &Node,
     values: &mut Values,
-    folded: &mut usize,
+    folding: &mut Folding,
+    graph: &Graph,
 ) -> Result<(), OnnxError> {
     let refuse = |reason: String| OnnxError::new(&node.place(), reason);
     let op = supported(node).map_err(refuse)?;
@@ -180,17 +148,15 @@ fn compile_node(
     while inputs.last().is_some_and(Option::is_none) {
         inputs.pop();
     }
+    finite::check(node, &known_only(&inputs), |name| {
+        graph.constants.contains_key(name)
+    })?;
     let runs = inputs.iter().flatten().any(|value| value.known().is_none());
     let outputs = if runs {
         (op.build)(builder, node, &inputs).map_err(refuse)?
     } else {
-        let outputs = (op.eval)(node, &known_only(&inputs)).map_err(refuse)?;
-        *folded += outputs.iter().map(Tensor::len).sum::<usize>();
-        if *folded > MAX_CONSTANTS {
-            return Err(refuse(format!(
-                "brings the constants over {MAX_CONSTANTS} numbers"
-            )));
-        }
+        let outputs = folding.fold(op, node, &known_only(&inputs));
+        let outputs = outputs.map_err(refuse)?;
         outputs.into_iter().map(Value::from).collect()
     };
     let count = outputs.len();
@@ -239,6 +205,39 @@ pub(super) fn supported(node: &Node) -> Result<&'static Op, String> {
         }
     }
     Ok(op)
+}
+
+/// Refuses a wanted output whose declared sizes are not those that the nodes make. A batch left open is one row. Graphs of
+/// `ai.onnx.ml` are let off: skl2onnx declares a `RidgeClassifier` of one score as two, and several targets as one.
+fn check_outputs(
+    graph: &Graph,
+    wanted: &[String],
+    values: &Values,
+    options: &Options,
+) -> Result<(), OnnxError> {
+    if graph.nodes.iter().any(|node| node.domain == "ai.onnx.ml") {
+        return Ok(());
+    }
+    for name in wanted {
+        let declared = graph.outputs.iter().find(|output| output.name == *name);
+        let shape = declared.and_then(|declared| declared.shape.as_ref());
+        let (Some(dims), Some(made)) = (shape, values.get(name)) else {
+            continue;
+        };
+        let made = made.shape();
+        let fits = |(dim, made): (&Dim, &usize)| match dim {
+            Dim::Fixed(size) => size == made,
+            Dim::Named(name) => options.dims.get(name).is_none_or(|size| size == made),
+            Dim::Unknown => true,
+        };
+        if dims.len() != made.len() || !dims.iter().zip(made).all(fits) {
+            let said: Vec<String> = dims.iter().map(ToString::to_string).collect();
+            let said = said.join(", ");
+            let reason = format!("is declared as [{said}]; the nodes make {made:?} of one row");
+            return Err(OnnxError::new(&format!("output {name:?}"), reason));
+        }
+    }
+    Ok(())
 }
 
 /// The ports, and where their numbers come from.

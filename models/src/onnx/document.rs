@@ -22,10 +22,15 @@ This page is written from the table that the compiler uses. To write it anew:
   has. A batch fixed at more than 1 is refused: export with a dynamic batch dimension or one row.
 - **Inputs.** One tensor `[N, features]`; or several of one column each, found by the features' names or else taken in order; or, after
   the `window` stage, `[N, window, features]`, which is the window as it is, or `[N, features, window]`, which is turned around
-  (the dimensions tell which it is; where both are equal the first form is taken).
+  (the dimensions tell which it is; where both are equal, `layout` must say it).
+- **Constants.** What hangs on constants alone is computed once, in `float64`, with the platform's own `exp`, `ln` and `tanh`, and rounded to
+  the tensor's type: there, and only there, a last bit may differ between platforms.
+- **Weights** are finite: NaN or an infinity in a layer's weights or bias, a normalisation's, a tree's leaves, a linear model's or a support
+  vector machine's numbers is refused by name. A mask may be infinite.
 - **Types.** `float32`, whole numbers, booleans, and strings as labels. `float64` is accepted; what each row computes is carried as
   `float32`. `float16` and `bfloat16` are refused. Whole numbers that rows compute are exact up to 2^24.
-- **Outputs.** Each output of the graph becomes a port. A label becomes the index of its class, and the classes are known by name.
+- **Outputs.** Each output of the graph becomes a port; the sizes that the file declares for it must be those that the
+  nodes make (converters to `ai.onnx.ml` declare loosely, and are let off). A label becomes the index of its class, and the classes are known by name.
   `ZipMap` passes the probabilities through.
 - **States.** `states = [{ input = \"h0\", output = \"hn\" }]` makes an output the next row's input; before the first row it is zero. Open
   dimensions of a state are 1.
@@ -46,6 +51,7 @@ pub(super) fn page() -> String {
         ("numbers of a tensor", limits::MAX_ELEMENTS),
         ("operations of a node", limits::MAX_WORK),
         ("numbers of all constants", limits::MAX_CONSTANTS),
+        ("operations to fold all constants", limits::MAX_FOLDING),
         ("floats of all values of a row", limits::MAX_ARENA),
         (
             "floats of an input row, an output row, a state",

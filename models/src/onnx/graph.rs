@@ -144,6 +144,16 @@ pub(super) enum Dim {
     Unknown,
 }
 
+impl std::fmt::Display for Dim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(size) => write!(f, "{size}"),
+            Self::Named(name) => f.write_str(name),
+            Self::Unknown => f.write_str("?"),
+        }
+    }
+}
+
 /// What a graph declares of an input or output.
 #[derive(Debug, Clone)]
 pub(super) struct Declared {

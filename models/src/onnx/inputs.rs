@@ -195,7 +195,13 @@ fn starts(
     }
     if let Some(row) = options.inputs.filter(|row| *row != total) {
         let names: Vec<&str> = data.iter().map(|declared| declared.name.as_str()).collect();
-        let reason = format!("its inputs {names:?} take {total} numbers; a row here has {row}");
+        let remedy = if data.len() > 1 && options.states.is_empty() {
+            "; what is a state goes into a folder's model.toml, under [architecture]: states = [{ input = \"h0\", output = \"hn\" }]"
+        } else {
+            ""
+        };
+        let reason =
+            format!("its inputs {names:?} take {total} numbers; a row here has {row}{remedy}");
         return Err(OnnxError::new("graph", reason));
     }
     let column = |declared: &&Declared| {
@@ -232,23 +238,29 @@ fn source(
         name: declared.name.clone(),
         start,
         is_state: false,
-        order: channels_first(shape, options),
+        order: channels_first(shape, options).map_err(refuse)?,
         value,
     })
 }
 
-/// A window is rows end to end; a graph of `[1, features, window]` takes the same turned around.
-fn channels_first(shape: &[usize], options: &Options) -> Option<Vec<u32>> {
+/// A window is rows end to end; a graph of `[1, features, window]` takes the same turned around. Where both are equal, no dimension
+/// tells which it is.
+fn channels_first(shape: &[usize], options: &Options) -> Result<Option<Vec<u32>>, String> {
     let [1, channels, window] = *shape else {
-        return None;
+        return Ok(None);
     };
     let features = options.features.len();
     let turned = match options.layout {
         Some(layout) => layout == Layout::ChannelsFirst,
-        None => channels == features && window != features,
+        None if channels == features && window == features && window > 1 => {
+            return Err(format!(
+                "takes {window} rows of {features} features, and its shape {shape:?} does not tell which dimension is which: say layout = \"rows_first\" ([N, window, features]) or \"channels_first\" ([N, features, window]) under [architecture]"
+            ));
+        }
+        None => channels == features,
     };
     let from = |at: usize| (at % window * channels + at / window) as u32;
-    (turned && window > 1).then(|| (0..channels * window).map(from).collect())
+    Ok((turned && window > 1).then(|| (0..channels * window).map(from).collect()))
 }
 
 /// The input as the reference takes it.

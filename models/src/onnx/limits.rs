@@ -32,6 +32,9 @@ pub const MAX_CONSTANTS: usize = 32 * 1024 * 1024;
 /// Most multiplications, or comparisons, of one node: some tens of milliseconds.
 pub const MAX_WORK: usize = 1 << 26;
 
+/// Most operations that folding the constants of a graph takes, all its nodes together: about a second.
+pub const MAX_FOLDING: usize = 1_000_000_000;
+
 /// Most floats that the values of one row may take: 16 MiB.
 pub const MAX_ARENA: usize = 4 * 1024 * 1024;
 

@@ -1,13 +1,15 @@
 //! Graphs of ONNX: a file is parsed once and compiled to a [`Plan`], a [`crate::Network`] of fused steps.
 //!
 //! In reading order: `proto` and `scan` (the wire), `read` (bytes to a graph, all limits), `graph`, `tensor`, `ops` (what each
-//! operator means, twice: as a step and as a plain evaluation), `inputs` and `compile` (a graph to a plan), `plan` (running it).
+//! operator means, twice: as a step and as a plain evaluation), `inputs`, `fold` and `compile` (a graph to a plan), `plan` (running it).
 //! Knows no manifests, no features' meaning and no calibration. Promises: no protobuf compiler at build time, no byte sequence that
 //! makes it panic, no weight touched again after [`compile()`], and a refusal that names node and operator. What is supported stands
 //! in `docs/ONNX.md`, which [`supported_operators`] writes.
 
 mod compile;
 mod document;
+mod finite;
+mod fold;
 mod graph;
 mod inputs;
 pub mod limits;

@@ -143,13 +143,13 @@ pub(super) fn checked_len(shape: &[usize]) -> Result<usize, String> {
     }
 }
 
-/// Refuses a node that would take too long; the factors multiply to its operations.
-pub(super) fn check_work(factors: &[usize]) -> Result<(), String> {
+/// The operations of a node, which the factors multiply to; refused where it would take too long.
+pub(super) fn check_work(factors: &[usize]) -> Result<usize, String> {
     let work = factors
         .iter()
         .try_fold(1_usize, |work, factor| work.checked_mul(*factor));
     match work {
-        Some(work) if work <= MAX_WORK => Ok(()),
+        Some(work) if work <= MAX_WORK => Ok(work),
         _ => Err(format!(
             "takes over {MAX_WORK} operations, the most of one node"
         )),

@@ -77,20 +77,32 @@ impl Missing {
 
     /// `state` opens with the last known values.
     pub(super) fn apply(&self, state: &mut [f32], values: &[f32], output: &mut [f32]) {
-        for (j, (value, output)) in values.iter().zip(output).enumerate() {
-            let known = value.clamp(-LARGEST, LARGEST);
-            *output = match self.policy {
-                Policy::Hold => {
-                    if value.is_finite() {
-                        state[j] = known;
-                    }
-                    state[j]
+        let known = |value: f32| value.clamp(-LARGEST, LARGEST);
+        let or = |value: f32, other: f32| {
+            if value.is_finite() {
+                known(value)
+            } else {
+                other
+            }
+        };
+        let rows = values.iter().zip(output);
+        // The choice is made once, so that each loop is one without branches.
+        match self.policy {
+            Policy::Hold => {
+                for ((value, output), last) in rows.zip(state) {
+                    *last = or(*value, *last);
+                    *output = *last;
                 }
-                _ if value.is_finite() => known,
-                Policy::Mean => self.values[j],
-                // One fixed NaN: the bits of a state must not depend on where it came from.
-                Policy::Keep | Policy::Refuse => f32::NAN,
-            };
+            }
+            Policy::Mean => {
+                for ((value, output), mean) in rows.zip(&self.values) {
+                    *output = or(*value, *mean);
+                }
+            }
+            // One fixed NaN: the bits of a state must not depend on where it came from.
+            Policy::Keep | Policy::Refuse => {
+                rows.for_each(|(value, output)| *output = or(*value, f32::NAN));
+            }
         }
     }
 }

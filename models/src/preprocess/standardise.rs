@@ -6,6 +6,7 @@
 
 use super::Moment;
 use super::map::Map;
+use crate::numerics::dispatch;
 
 /// Fixed numbers.
 pub(super) struct Fixed {
@@ -19,14 +20,16 @@ impl Map for Fixed {
     }
 
     fn apply(&self, _: &mut [f32], _: &[f32], row: &[f32], output: &mut [f32], _: Moment) {
-        for ((output, x), (mean, scale)) in output
-            .iter_mut()
-            .zip(row)
-            .zip(self.mean.iter().zip(&self.scale))
-        {
-            // In f64, as Python does: a large mean takes no digits.
-            *output = ((f64::from(*x) - mean) / scale) as f32;
-        }
+        dispatch(
+            #[inline(always)]
+            || {
+                let numbers = self.mean.iter().zip(&self.scale);
+                for ((output, x), (mean, scale)) in output.iter_mut().zip(row).zip(numbers) {
+                    // In f64, as Python does: a large mean takes no digits.
+                    *output = ((f64::from(*x) - mean) / scale) as f32;
+                }
+            },
+        );
     }
 
     fn restore(&self, _: &[f32], column: usize, value: f32, _: Moment) -> (usize, f32) {

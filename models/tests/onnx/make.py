@@ -3,7 +3,8 @@
 Run it when a framework's exporter changes; the files it writes are committed:
 
     pip install onnx onnxruntime scikit-learn skl2onnx onnxmltools xgboost lightgbm torch onnxscript
-    python models/tests/onnx/make.py
+    python models/tests/onnx/make.py            # all of them
+    python models/tests/onnx/make.py category   # one part; the others stay
 """
 
 import json
@@ -456,13 +457,101 @@ def external_case():
     onnx.save_model(model, str(HERE / "external.onnx"), save_as_external_data=True, location="external.onnx.data", size_threshold=0)
 
 
+def category_cases():
+    """Categories one hot and mapped, sums of products by letters, trees that test sets and share branches."""
+    from sklearn import compose, linear_model, pipeline, preprocessing
+    from skl2onnx import to_onnx
+
+    bins = preprocessing.KBinsDiscretizer(n_bins=4, encode="onehot-dense", strategy="quantile", quantile_method="averaged_inverted_cdf")
+    add("sk-bins-one-hot", to_onnx(pipeline.make_pipeline(bins, linear_model.LogisticRegression()).fit(X, Y2), X[:1]), X[:24])
+    whole = np.clip(np.round(X), -2, 3).astype(np.float32)
+    hot = preprocessing.OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    parts = compose.ColumnTransformer([("hot", hot, [1, 3]), ("plain", preprocessing.StandardScaler(), [0, 2, 4, 5])])
+    model = pipeline.make_pipeline(parts, linear_model.LogisticRegression()).fit(whole, WORDS)
+    rows = whole[:24].copy()
+    rows[3, 1] = 17  # a category that training has not seen
+    add("sk-one-hot", to_onnx(model, whole[:1]), rows)
+
+    n = helper.make_node
+    f32 = lambda *v: np.asarray(v, np.float32)
+    F32, I64, STR = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
+    ml = {"domain": "ai.onnx.ml"}
+    node_case("hand-categories", [
+        n("OneHotEncoder", ["x"], ["hot"], cats_int64s=[2, -1, 0, 5], zeros=1, **ml), n("Cast", ["x"], ["whole"], to=I64),
+        n("CategoryMapper", ["whole"], ["words"], cats_int64s=[-1, 0, 1, 2], cats_strings=["low", "none", "one", "two"], default_string="far", **ml),
+        n("OneHotEncoder", ["words"], ["named"], cats_strings=["two", "far", "low"], **ml),
+        n("CategoryMapper", ["words"], ["again"], cats_int64s=[7, 8, 9], cats_strings=["far", "one", "none"], default_int64=-5, **ml),
+        n("ArgMax", ["x"], ["best"], axis=1, keepdims=0), n("CategoryMapper", ["best"], ["word"], cats_int64s=[0, 1, 2], cats_strings=["a", "b", "c"], **ml),
+    ], np.round(X[:16] * 1.5), outputs=("hot", "named", "again", "word"), types={"hot": F32, "named": F32, "again": I64, "word": STR})
+
+    a, b = RNG.normal(size=(4, 3)).astype(np.float32), RNG.normal(size=(2, 3, 5)).astype(np.float32)
+    node_case("hand-einsum", [
+        n("Reshape", ["x", "cube"], ["c"]), n("Reshape", ["x", "square"], ["q"]), n("Reshape", ["x", "pair"], ["p"]),
+        n("Einsum", ["c", "a"], ["y0"], equation="bij,kj->bik"), n("Einsum", ["a", "c"], ["y1"], equation="kj,bij"), n("Einsum", ["c", "b"], ["y2"], equation="bij, bjk -> kib"),
+        n("Einsum", ["c", "c"], ["y3"], equation="bij,bkj->bik"), n("Einsum", ["q"], ["y4"], equation="ii->i"), n("Einsum", ["q"], ["y5"], equation="ij->ji"), n("Einsum", ["c"], ["y6"], equation="bij->j"),
+        n("Einsum", ["p", "p"], ["y7"], equation="i,j->ji"), n("Einsum", ["p", "p"], ["y8"], equation="i,i"), n("Einsum", ["q"], ["y9"], equation="ii"), n("Einsum", ["c", "q"], ["z0"], equation="bij,ik->ijk"),
+    ], RNG.normal(size=(6, 36)).astype(np.float32), shape=[1, 36], outputs=[f"y{i}" for i in range(10)] + ["z0"], types={name: F32 for name in [f"y{i}" for i in range(10)] + ["z0"]},
+        constants=[("a", a), ("b", b), ("cube", np.asarray([2, 6, 3])), ("square", np.asarray([6, 6])), ("pair", np.asarray([36]))])
+    member_case(n, f32)
+    attention_case()
+
+
+def member_case(n, f32):
+    """Sets in branches, and a branch that two nodes and two trees lead to."""
+    u8 = lambda *v: numpy_helper.from_array(np.asarray(v, np.uint8), "m")
+    node = n("TreeEnsemble", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1, aggregate_function=1, post_transform=0, tree_roots=[0, 3], nodes_featureids=[0, 1, 2, 3, 4],
+        nodes_modes=u8(6, 0, 1, 6, 3), nodes_splits=numpy_helper.from_array(f32(0, 0.5, 0.2, 0, 1), "s"), membership_values=numpy_helper.from_array(f32(1, 3, -2, np.nan, 2, -1, np.nan), "v"),
+        nodes_truenodeids=[1, 0, 2, 4, 3], nodes_trueleafs=[0, 1, 1, 0, 1], nodes_falsenodeids=[2, 1, 4, 2, 0], nodes_falseleafs=[0, 1, 1, 0, 1], nodes_missing_value_tracks_true=[0, 0, 0, 0, 0],
+        leaf_targetids=[0] * 5, leaf_weights=numpy_helper.from_array(f32(1, -2, 4, 8, 16), "l"))
+    node_case("hand-tree-members", [node], np.round(X[:40]), ml=5, opset=20, types={"y": TensorProto.FLOAT})
+
+
+def attention_case():
+    """A block of attention as people write it by hand."""
+    import io
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v = (nn.Parameter(torch.randn(F, 2, 8) * 0.4) for _ in range(3))
+            self.out, self.head = nn.Parameter(torch.randn(2, 8, F) * 0.4), nn.Linear(F, 2)
+
+        def forward(self, x):
+            q, k, v = (torch.einsum("btf,fhd->bhtd", x, w) for w in (self.q, self.k, self.v))
+            weights = torch.softmax(torch.einsum("bhtd,bhsd->bhts", q, k) / 8**0.5, -1)
+            mixed = torch.einsum("bhts,bhsd->bthd", weights, v)
+            return self.head((x + torch.einsum("bthd,hdf->btf", mixed, self.out)).mean(1))
+
+    torch.manual_seed(5)
+    model, example = Block().eval(), torch.randn(1, 8, F)
+    buffer = io.BytesIO()
+    torch.onnx.export(model, (example,), buffer, dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "batch"}}, opset_version=18)
+    plain = onnx.load_from_string(buffer.getvalue())
+    modern = torch.onnx.export(model, (example,), dynamo=True, input_names=["x"], verbose=False).model_proto
+    rows = RNG.normal(size=(8, 8 * F)).astype(np.float32)
+    for name, proto in [("pt-einsum", plain), ("pt-einsum-dynamo", modern)]:
+        assert any(node.op_type == "Einsum" for node in proto.graph.node), name
+        add(name, proto, rows, feed=lambda row: {"x": row.reshape(1, 8, F)})
+
+
+def kept():
+    """The lines of the cases that were not made again."""
+    made = {case["name"] for case in CASES}
+    lines = [line.rstrip(",") for line in (HERE / "cases.json").read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if json.loads(line)["name"] not in made]
+
+
 if __name__ == "__main__":
-    for old in HERE.glob("*.onnx*"):
-        old.unlink()
-    wanted = sys.argv[1:] or ["sklearn", "boosting", "torch", "hand", "external"]
-    for part in wanted:
+    wanted = sys.argv[1:]
+    if not wanted:
+        (HERE / "cases.json").write_text("")
+        for old in HERE.glob("*.onnx*"):
+            old.unlink()
+    for part in wanted or ["sklearn", "boosting", "torch", "hand", "external", "category"]:
         globals()[f"{part}_cases" if part != "external" else "external_case"]()
-    lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in CASES)
+    lines = ",\n".join(kept() + [json.dumps(case, separators=(",", ":")) for case in CASES])
     (HERE / "cases.json").write_text(f"[\n{lines}\n]\n")
     total = sum(p.stat().st_size for p in HERE.iterdir())
     print(len(CASES), "cases,", total // 1024, "KiB")

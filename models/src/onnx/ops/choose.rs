@@ -173,6 +173,8 @@ impl Step for Cumulative {
 struct Best {
     along: Along,
     k: usize,
+    /// Comparisons.
+    work: usize,
     sign: f32,
 }
 
@@ -185,7 +187,7 @@ impl Best {
         };
         let k = usize::try_from(k).ok().filter(|k| *k <= shape[at]);
         let k = k.ok_or_else(|| format!("more than shape {shape:?} has"))?;
-        check_work(&[shape.iter().product(), k])?;
+        let work = check_work(&[shape.iter().product(), k])?;
         let mut out = shape.to_vec();
         out[at] = k;
         let sign = if node.flag("largest", true)? {
@@ -197,6 +199,7 @@ impl Best {
             Self {
                 along: Along::of(shape, at),
                 k,
+                work,
                 sign,
             },
             out,
@@ -226,6 +229,11 @@ impl Best {
             }
         }
     }
+}
+
+fn best_work(node: &Node, inputs: &[Option<&Tensor>]) -> Result<usize, String> {
+    let (best, _) = Best::of(node, maybe(inputs, 1), &arg(inputs, 0)?.shape)?;
+    Ok(best.work)
 }
 
 fn eval_best(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, String> {
@@ -397,5 +405,6 @@ pub(in super::super) const OPS: &[Op] = &[
         "constant k; always sorted",
         eval_best,
         build_best,
-    ),
+    )
+    .costing(best_work),
 ];

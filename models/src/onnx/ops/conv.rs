@@ -172,6 +172,8 @@ struct Layout {
     /// Numbers of one channel of the input.
     plane: usize,
     shape: Vec<usize>,
+    /// Multiplications.
+    work: usize,
 }
 
 impl Layout {
@@ -199,8 +201,9 @@ impl Layout {
         let mut shape = vec![batch, all];
         shape.extend(&windows.out);
         let len = checked_len(&shape)?;
-        check_work(&[len, inputs, windows.each])?;
+        let work = check_work(&[len, inputs, windows.each])?;
         Ok(Self {
+            work,
             windows,
             batch,
             groups,
@@ -244,6 +247,11 @@ pub(super) fn eval(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor
         }
     }
     Ok(vec![Tensor::numbers(x.ty, layout.shape, values)])
+}
+
+pub(super) fn work(node: &Node, inputs: &[Option<&Tensor>]) -> Result<usize, String> {
+    let (x, weights) = (arg(inputs, 0)?, arg(inputs, 1)?);
+    Ok(Layout::of(node, &x.shape, &weights.shape, maybe(inputs, 2))?.work)
 }
 
 pub(super) fn build(
@@ -346,6 +354,8 @@ struct Pool {
     plane: usize,
     shape: Vec<usize>,
     padding_counts: bool,
+    /// Numbers of all windows.
+    work: usize,
 }
 
 impl Pool {
@@ -368,7 +378,9 @@ impl Pool {
         let windows = Windows::of(node, spatial, &kernel)?;
         let mut shape = vec![batch, channels];
         shape.extend(&windows.out);
+        checked_len(&shape)?;
         Ok(Self {
+            work: check_work(&[batch, channels, windows.taps.len()])?,
             fold,
             windows,
             planes: batch * channels,
@@ -415,6 +427,10 @@ fn eval_pool(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, Str
         }
     }
     Ok(vec![Tensor::numbers(x.ty, pool.shape, pooled)])
+}
+
+fn pool_work(node: &Node, inputs: &[Option<&Tensor>]) -> Result<usize, String> {
+    Ok(Pool::of(node, &arg(inputs, 0)?.shape)?.work)
 }
 
 fn build_pool(
@@ -464,9 +480,10 @@ pub(in super::super) const OPS: &[Op] = &[
         "1 to 3 dimensions",
         eval_pool,
         build_pool,
-    ),
-    op("GlobalAveragePool", 1, &[], eval_pool, build_pool),
-    op("GlobalMaxPool", 1, &[], eval_pool, build_pool),
+    )
+    .costing(pool_work),
+    op("GlobalAveragePool", 1, &[], eval_pool, build_pool).costing(pool_work),
+    op("GlobalMaxPool", 1, &[], eval_pool, build_pool).costing(pool_work),
     noted(
         "MaxPool",
         1,
@@ -474,5 +491,6 @@ pub(in super::super) const OPS: &[Op] = &[
         "1 to 3 dimensions; no indices",
         eval_pool,
         build_pool,
-    ),
+    )
+    .costing(pool_work),
 ];

@@ -70,18 +70,20 @@ pub(in super::super) fn layer(
 }
 
 /// The shapes of a product: rows, terms of a sum, columns.
-struct Product {
-    rows: usize,
-    terms: usize,
-    columns: usize,
+pub(super) struct Product {
+    pub rows: usize,
+    pub terms: usize,
+    pub columns: usize,
     /// Where each batch begins, in matrices of `a` and of `b`.
     from_a: Vec<usize>,
     from_b: Vec<usize>,
-    shape: Vec<usize>,
+    pub shape: Vec<usize>,
+    /// Multiplications.
+    pub work: usize,
 }
 
 impl Product {
-    fn of(a: &[usize], b: &[usize]) -> Result<Self, String> {
+    pub(super) fn of(a: &[usize], b: &[usize]) -> Result<Self, String> {
         if a.is_empty() || b.is_empty() {
             return Err(format!("a product of shapes {a:?} and {b:?}"));
         }
@@ -109,8 +111,9 @@ impl Product {
             shape.push(last_b[1]);
         }
         checked_len(&shape)?;
-        check_work(&[batch.iter().product(), last_a[0], last_a[1], last_b[1]])?;
+        let work = check_work(&[batch.iter().product(), last_a[0], last_a[1], last_b[1]])?;
         Ok(Self {
+            work,
             from_a: stretch(batch_a, &batch),
             from_b: stretch(batch_b, &batch),
             rows: last_a[0],
@@ -121,23 +124,44 @@ impl Product {
     }
 }
 
+impl Product {
+    /// The sums on `f64`, in the order of the shape; those of one output in the order of its terms.
+    pub(super) fn exact(&self, xs: &[f64], ys: &[f64]) -> Vec<f64> {
+        let Self {
+            rows,
+            terms,
+            columns,
+            ..
+        } = *self;
+        let mut sums = vec![0.0; self.shape.iter().product()];
+        if sums.is_empty() {
+            return sums;
+        }
+        let lines = sums.chunks_exact_mut(rows * columns);
+        for (out, (from_a, from_b)) in lines.zip(self.from_a.iter().zip(&self.from_b)) {
+            let xs = &xs[from_a * rows * terms..];
+            let ys = &ys[from_b * terms * columns..];
+            for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+                for k in 0..terms {
+                    let x = xs[row * terms + k];
+                    let ys = &ys[k * columns..][..columns];
+                    out.iter_mut().zip(ys).for_each(|(out, y)| *out += x * y);
+                }
+            }
+        }
+        sums
+    }
+}
+
 fn eval_product(_: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, String> {
     let (a, b) = (arg(inputs, 0)?, arg(inputs, 1)?);
     let product = Product::of(&a.shape, &b.shape)?;
-    let (xs, ys) = (a.values()?, b.values()?);
-    let mut values = Vec::with_capacity(product.shape.iter().product());
-    for (from_a, from_b) in product.from_a.iter().zip(&product.from_b) {
-        let xs = &xs[from_a * product.rows * product.terms..];
-        let ys = &ys[from_b * product.terms * product.columns..];
-        for row in 0..product.rows {
-            for column in 0..product.columns {
-                let term =
-                    |k: usize| xs[row * product.terms + k] * ys[k * product.columns + column];
-                values.push((0..product.terms).map(term).sum());
-            }
-        }
-    }
+    let values = product.exact(a.values()?, b.values()?);
     Ok(vec![Tensor::numbers(a.ty, product.shape, values)])
+}
+
+fn product_work(_: &Node, inputs: &[Option<&Tensor>]) -> Result<usize, String> {
+    Ok(Product::of(&arg(inputs, 0)?.shape, &arg(inputs, 1)?.shape)?.work)
 }
 
 fn build_product(
@@ -147,18 +171,24 @@ fn build_product(
 ) -> Result<Vec<Value>, String> {
     let (a, b) = (input(inputs, 0)?, input(inputs, 1)?);
     let product = Product::of(a.shape(), b.shape())?;
-    if let Some(weights) = b.known().filter(|b| b.shape.len() <= 2 && b.len() > 0) {
+    Ok(vec![multiply(builder, product, a, b)?.into()])
+}
+
+/// A layer where the right side is one constant matrix, else a product of what rows compute.
+pub(super) fn multiply(
+    builder: &mut Builder,
+    product: Product,
+    a: &Value,
+    b: &Value,
+) -> Result<Run, String> {
+    let one = product.terms * product.columns;
+    if let Some(weights) = b.known().filter(|b| b.len() > 0 && b.len() == one) {
         let weights = weights.to_floats()?;
-        let a = arena_input(builder, inputs, 0)?;
+        let a = builder.in_arena(a)?;
         let bias = vec![0.0; product.columns];
-        return Ok(vec![
-            layer(builder, &a, weights, bias, product.shape)?.into(),
-        ]);
+        return layer(builder, &a, weights, bias, product.shape);
     }
-    let (a, b) = (
-        arena_input(builder, inputs, 0)?,
-        arena_input(builder, inputs, 1)?,
-    );
+    let (a, b) = (builder.in_arena(a)?, builder.in_arena(b)?);
     let out = builder.fresh(a.ty, product.shape.clone())?;
     builder.push(MatMul {
         bias: vec![0.0; product.columns],
@@ -167,7 +197,7 @@ fn build_product(
         b: b.at,
         at: out.at,
     });
-    Ok(vec![out.into()])
+    Ok(out)
 }
 
 /// A product of two computed tensors.
@@ -229,33 +259,40 @@ fn eval_gemm(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, Str
         f64::from(node.float("beta", 1.0)?),
     );
     let product = Product::of(&a.shape, &b.shape)?;
-    let (xs, ys) = (a.values()?, b.values()?);
-    let added = match maybe(inputs, 2) {
-        None => vec![0.0; product.rows * product.columns],
-        Some(c) => {
-            let values = c.values()?;
-            fits_under(&c.shape, &product.shape)?;
-            stretch(&c.shape, &product.shape)
-                .iter()
-                .map(|from| values[*from])
-                .collect()
-        }
-    };
-    let mut values = Vec::with_capacity(added.len());
-    for row in 0..product.rows {
-        for column in 0..product.columns {
-            let term = |k: usize| xs[row * product.terms + k] * ys[k * product.columns + column];
-            let sum: f64 = (0..product.terms).map(term).sum();
-            values.push(alpha * sum + beta * added[row * product.columns + column]);
+    let mut values = product.exact(a.values()?, b.values()?);
+    values.iter_mut().for_each(|value| *value *= alpha);
+    if let Some(c) = maybe(inputs, 2) {
+        let added = c.values()?;
+        fits_under(&c.shape, &product.shape)?;
+        let from = stretch(&c.shape, &product.shape);
+        for (value, from) in values.iter_mut().zip(from) {
+            *value += beta * added[from];
         }
     }
     Ok(vec![Tensor::numbers(a.ty, product.shape, values)])
+}
+
+fn gemm_work(node: &Node, inputs: &[Option<&Tensor>]) -> Result<usize, String> {
+    let turned = |index: usize, flag: &str| {
+        let mut shape = arg(inputs, index)?.shape.clone();
+        if node.flag(flag, false)? {
+            shape.reverse();
+        }
+        Ok::<_, String>(shape)
+    };
+    Ok(Product::of(&turned(0, "transA")?, &turned(1, "transB")?)?.work)
 }
 
 fn fits_under(shape: &[usize], whole: &[usize]) -> Result<(), String> {
     let fits = broadcast(shape, whole).is_ok_and(|joined| joined == whole);
     fits.then_some(())
         .ok_or_else(|| format!("shape {shape:?} does not fit into {whole:?}"))
+}
+
+fn scaled(tensor: &Tensor, factor: f32) -> Result<Tensor, String> {
+    let values = tensor.values()?.iter();
+    let values = values.map(|value| value * f64::from(factor)).collect();
+    Ok(Tensor::numbers(tensor.ty, tensor.shape.clone(), values))
 }
 
 fn build_gemm(
@@ -294,21 +331,24 @@ fn build_gemm(
                 .enumerate()
                 .for_each(|(i, bias)| *bias = beta * values[i % values.len()]);
         }
-        Some(_) if beta != 1.0 => {
+        Some(Value::Run(_)) if beta != 1.0 => {
             return Err(
                 "attribute beta with an input C that rows compute is not supported".to_owned(),
             );
         }
         Some(c) => {
             fits_under(c.shape(), &product.shape)?;
-            late = Some(c);
+            late = Some(match c {
+                Value::Known(c) => scaled(c, beta)?.into(),
+                Value::Run(_) => c.clone(),
+            });
         }
         None => {}
     }
     let out = layer(builder, &a, weights, bias, product.shape)?;
     Ok(vec![match late {
         None => out.into(),
-        Some(c) => build_pair(builder, Pair::Add, &out.into(), c)?.into(),
+        Some(c) => build_pair(builder, Pair::Add, &out.into(), &c)?.into(),
     }])
 }
 
@@ -324,7 +364,8 @@ pub(in super::super) const OPS: &[Op] = &[
         "1 to 3 dimensions, constant weights",
         super::conv::eval,
         super::conv::build,
-    ),
+    )
+    .costing(super::conv::work),
     noted(
         "Gemm",
         7,
@@ -332,6 +373,7 @@ pub(in super::super) const OPS: &[Op] = &[
         "constant B; transA only on constants",
         eval_gemm,
         build_gemm,
-    ),
-    op("MatMul", 1, NONE, eval_product, build_product),
+    )
+    .costing(gemm_work),
+    op("MatMul", 1, NONE, eval_product, build_product).costing(product_work),
 ];

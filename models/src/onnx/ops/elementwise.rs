@@ -529,7 +529,7 @@ pub(in super::super) const OPS: &[Op] = &[
         "Cast",
         6,
         &["to", "saturate", "round_mode"],
-        "float16 and bfloat16 are refused; doubles that a row computes are carried as floats",
+        "float16 and bfloat16 are refused; doubles that a row computes are carried as floats; a number that a narrow integer type cannot hold stays as it is, where ONNX Runtime wraps it around",
         eval_cast,
         build_cast,
     ),

@@ -70,8 +70,16 @@ fn items_of(tensor: &Tensor) -> Vec<Item> {
 
 impl Table {
     fn of(node: &Node, input: Type) -> Result<Self, String> {
+        if node.op == "CategoryMapper" {
+            let numbers = node.ints("cats_int64s")?;
+            let numbers = numbers.iter().map(|v| Item::Number(*v as f64)).collect();
+            return Self::two_ways(node, "cats_strings", numbers, input);
+        }
         if node.has("classes_strings") {
-            return Self::classes(node, input);
+            // Version 1: a list of strings, and their indices.
+            let count = node.texts("classes_strings")?.len();
+            let indices = (0..count).map(|i| Item::Number(i as f64)).collect();
+            return Self::two_ways(node, "classes_strings", indices, input);
         }
         let (keys, _) = items(node, "keys")?.ok_or("has no keys")?;
         let (values, ty) = items(node, "values")?.ok_or("has no values")?;
@@ -97,27 +105,29 @@ impl Table {
         })
     }
 
-    /// Version 1: a list of strings and their indices, in the direction that the input says.
-    fn classes(node: &Node, input: Type) -> Result<Self, String> {
-        let texts: Vec<_> = node
-            .texts("classes_strings")?
-            .iter()
-            .cloned()
-            .map(Item::Text)
-            .collect();
-        let indices: Vec<_> = (0..texts.len()).map(|i| Item::Number(i as f64)).collect();
+    /// Strings to numbers or numbers to strings, as the input says; `named` is the list of strings.
+    fn two_ways(node: &Node, named: &str, numbers: Vec<Item>, input: Type) -> Result<Self, String> {
+        let texts = node.texts(named)?.iter().cloned();
+        let texts: Vec<_> = texts.map(Item::Text).collect();
+        if texts.len() != numbers.len() || texts.is_empty() {
+            return Err(format!(
+                "{} strings for {} numbers",
+                texts.len(),
+                numbers.len()
+            ));
+        }
         Ok(if input == Type::Text {
             let otherwise = Item::Number(node.int("default_int64", -1)? as f64);
             Self {
                 keys: texts,
-                values: indices,
+                values: numbers,
                 otherwise,
                 ty: Type::Int,
             }
         } else {
             let otherwise = Item::Text(node.text("default_string", "_Unused")?.to_owned());
             Self {
-                keys: indices,
+                keys: numbers,
                 values: texts,
                 otherwise,
                 ty: Type::Text,
@@ -162,7 +172,7 @@ fn texts(items: &[Item]) -> Result<Vec<String>, String> {
     items.iter().map(text).collect()
 }
 
-fn eval_encoder(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, String> {
+pub(super) fn eval_encoder(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, String> {
     let x = arg(inputs, 0)?;
     let table = Table::of(node, x.ty)?;
     let encoded = table.encode(&items_of(x));
@@ -182,7 +192,7 @@ fn labels(items: &[Item], ty: Type) -> Result<Labels, String> {
     })
 }
 
-fn build_encoder(
+pub(super) fn build_encoder(
     builder: &mut Builder,
     node: &Node,
     inputs: &[Option<Value>],
@@ -249,14 +259,7 @@ fn look_up(
 ) -> Result<Vec<Value>, String> {
     let values = numbers(values)?;
     let narrow = |number: f64| number as f32;
-    if keys
-        .iter()
-        .any(|key| !key.is_nan() && f64::from(narrow(*key)) != *key)
-    {
-        return Err(
-            "a key that no float holds is not supported for numbers that rows compute".to_owned(),
-        );
-    }
+    keys.iter().try_for_each(|key| check_key(*key))?;
     let missing = keys
         .iter()
         .position(|key| key.is_nan())
@@ -278,6 +281,16 @@ fn look_up(
         len: out.len(),
     });
     Ok(vec![out.into()])
+}
+
+/// Refuses a key that a number which rows compute cannot equal.
+pub(super) fn check_key(key: f64) -> Result<(), String> {
+    if key.is_nan() || f64::from(key as f32) == key {
+        return Ok(());
+    }
+    Err(format!(
+        "the key {key}, which no float holds, is not supported for numbers that rows compute"
+    ))
 }
 
 /// Replaces numbers by those that a table has for them.

@@ -4,9 +4,11 @@
 //! functions. `eval` computes any tensors on `f64`, plainly: it folds constants and is the reference. `build` adds steps to a
 //! plan. The compiler and `docs/ONNX.md` both read this list; there is no other.
 
+mod categories;
 mod choose;
 mod conv;
 pub(super) mod dense;
+mod einsum;
 pub(super) mod elementwise;
 mod ensemble;
 mod joins;
@@ -21,6 +23,7 @@ mod scale;
 mod scores;
 mod shapes;
 mod svm;
+mod tree_lists;
 mod trees;
 
 use super::graph::Node;
@@ -29,6 +32,9 @@ use super::value::{Builder, Value};
 
 /// Computes the outputs from tensors.
 pub(super) type Eval = fn(&Node, &[Option<&Tensor>]) -> Result<Vec<Tensor>, String>;
+
+/// Operations that evaluating a node takes, worked out before it begins.
+pub(super) type Work = fn(&Node, &[Option<&Tensor>]) -> Result<usize, String>;
 
 /// Adds steps for a node of which some input is computed by each row.
 pub(super) type Build = fn(&mut Builder, &Node, &[Option<Value>]) -> Result<Vec<Value>, String>;
@@ -43,6 +49,21 @@ pub(super) struct Op {
     pub note: &'static str,
     pub eval: Eval,
     pub build: Build,
+    /// What `eval` costs.
+    pub work: Work,
+}
+
+impl Op {
+    /// The same row, for an operator that does more than go once over its inputs.
+    const fn costing(self, work: Work) -> Self {
+        Self { work, ..self }
+    }
+}
+
+/// What going once over the inputs takes; that of the outputs is counted with them.
+fn once(_: &Node, inputs: &[Option<&Tensor>]) -> Result<usize, String> {
+    let lens = inputs.iter().flatten().map(|tensor| tensor.len());
+    Ok(lens.fold(1, usize::saturating_add))
 }
 
 /// Operators of one domain under one heading.
@@ -62,6 +83,7 @@ pub(super) const FAMILIES: &[Family] = &[
     family("", "Sums and extremes", reduce::OPS),
     family("", "Choices and running sums", choose::OPS),
     family("", "Matrices and convolutions", dense::OPS),
+    family("", "Sums of products", einsum::OPS),
     family("", "Pooling", conv::OPS),
     family("", "Softmax and normalisation", normal::OPS),
     family("", "Recurrent layers", recurrent::OPS),
@@ -71,6 +93,7 @@ pub(super) const FAMILIES: &[Family] = &[
     family("ai.onnx.ml", "Tree ensembles", trees::OPS),
     family("ai.onnx.ml", "Support vector machines", svm::OPS),
     family("ai.onnx.ml", "Labels", labels::OPS),
+    family("ai.onnx.ml", "Categories", categories::OPS),
 ];
 
 const fn family(domain: &'static str, heading: &'static str, ops: &'static [Op]) -> Family {
@@ -104,6 +127,7 @@ pub(super) const fn op(
         note: "",
         eval,
         build,
+        work: once,
     }
 }
 
@@ -123,5 +147,6 @@ pub(super) const fn noted(
         note,
         eval,
         build,
+        work: once,
     }
 }

@@ -130,10 +130,13 @@ impl Norm {
         if node.wants(1) || node.wants(2) {
             return Err("mean and variance as outputs are not supported".to_owned());
         }
-        let [_, channels, ..] = shape else {
-            return Err(format!("shape {shape:?} has no channels"));
-        };
         let by_axis = matches!(node.op.as_str(), "LayerNormalization" | "RMSNormalization");
+        let channels = match shape {
+            [_, channels, ..] => *channels,
+            // Without channels there is still the last axis.
+            _ if by_axis => 1,
+            _ => return Err(format!("shape {shape:?} has no channels")),
+        };
         let each: usize = match node.op.as_str() {
             "InstanceNormalization" => shape[2..].iter().product(),
             "GroupNormalization" => {

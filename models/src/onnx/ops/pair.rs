@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::super::graph::Node;
 use super::super::math;
-use super::super::tensor::{Tensor, Type, broadcast, stretch};
+use super::super::tensor::{Tensor, Type, broadcast, checked_len, stretch};
 use super::super::value::{Builder, Run, Stage, Step, Value, arg, input};
 use super::moves::Pick;
 use super::{Op, noted, op};
@@ -278,6 +278,15 @@ fn eval_pair(pair: Pair, x: &Tensor, y: &Tensor) -> Result<Tensor, String> {
     Ok(Tensor::numbers(pair.gives(x.ty), shape, values))
 }
 
+/// Each further input goes over all that the inputs are stretched to.
+fn stretched_work(_: &Node, inputs: &[Option<&Tensor>]) -> Result<usize, String> {
+    let mut shape = Vec::new();
+    for tensor in inputs.iter().flatten() {
+        shape = broadcast(&shape, &tensor.shape)?;
+    }
+    Ok(checked_len(&shape)?.saturating_mul(inputs.len()))
+}
+
 fn build(
     builder: &mut Builder,
     node: &Node,
@@ -435,24 +444,25 @@ pub(in super::super) const OPS: &[Op] = &[
         "a constant after MatMul or Gemm becomes the layer's bias",
         eval,
         build,
-    ),
-    op("And", 7, NONE, eval, build),
-    op("Div", 7, NONE, eval, build),
-    op("Equal", 7, NONE, eval, build),
-    op("Greater", 7, NONE, eval, build),
-    op("GreaterOrEqual", 12, NONE, eval, build),
-    op("Less", 7, NONE, eval, build),
-    op("LessOrEqual", 12, NONE, eval, build),
-    op("Max", 6, NONE, eval, build),
-    op("Mean", 6, NONE, eval, build),
-    op("Min", 6, NONE, eval, build),
-    op("Mod", 10, &["fmod"], eval, build),
-    op("Mul", 7, NONE, eval, build),
-    op("Or", 7, NONE, eval, build),
-    op("Pow", 7, NONE, eval, build),
-    op("PRelu", 7, NONE, eval, build),
-    op("Sub", 7, NONE, eval, build),
-    op("Sum", 6, NONE, eval, build),
-    op("Where", 9, NONE, eval_where, build_where),
-    op("Xor", 7, NONE, eval, build),
+    )
+    .costing(stretched_work),
+    op("And", 7, NONE, eval, build).costing(stretched_work),
+    op("Div", 7, NONE, eval, build).costing(stretched_work),
+    op("Equal", 7, NONE, eval, build).costing(stretched_work),
+    op("Greater", 7, NONE, eval, build).costing(stretched_work),
+    op("GreaterOrEqual", 12, NONE, eval, build).costing(stretched_work),
+    op("Less", 7, NONE, eval, build).costing(stretched_work),
+    op("LessOrEqual", 12, NONE, eval, build).costing(stretched_work),
+    op("Max", 6, NONE, eval, build).costing(stretched_work),
+    op("Mean", 6, NONE, eval, build).costing(stretched_work),
+    op("Min", 6, NONE, eval, build).costing(stretched_work),
+    op("Mod", 10, &["fmod"], eval, build).costing(stretched_work),
+    op("Mul", 7, NONE, eval, build).costing(stretched_work),
+    op("Or", 7, NONE, eval, build).costing(stretched_work),
+    op("Pow", 7, NONE, eval, build).costing(stretched_work),
+    op("PRelu", 7, NONE, eval, build).costing(stretched_work),
+    op("Sub", 7, NONE, eval, build).costing(stretched_work),
+    op("Sum", 6, NONE, eval, build).costing(stretched_work),
+    op("Where", 9, NONE, eval_where, build_where).costing(stretched_work),
+    op("Xor", 7, NONE, eval, build).costing(stretched_work),
 ];

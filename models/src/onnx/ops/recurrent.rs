@@ -19,6 +19,8 @@ struct Sizes {
     inputs: usize,
     hidden: usize,
     batch_first: bool,
+    /// Multiplications.
+    work: usize,
 }
 
 impl Sizes {
@@ -56,7 +58,7 @@ impl Sizes {
                 w.shape, r.shape
             ));
         }
-        check_work(&[length, directions, wide, inputs + hidden])?;
+        let work = check_work(&[length, directions, wide, inputs + hidden])?;
         refuse_variants(node, directions)?;
         Ok(Self {
             directions,
@@ -65,6 +67,7 @@ impl Sizes {
             inputs,
             hidden,
             batch_first,
+            work,
         })
     }
 
@@ -404,6 +407,11 @@ impl Step for Recurrent {
     }
 }
 
+fn work(node: &Node, inputs: &[Option<&Tensor>]) -> Result<usize, String> {
+    let (x, w, r) = (arg(inputs, 0)?, arg(inputs, 1)?, arg(inputs, 2)?);
+    Ok(Sizes::of(node, &x.shape, w, r, maybe(inputs, 3))?.work)
+}
+
 fn eval(node: &Node, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, String> {
     let (x, w, r, b) = (
         arg(inputs, 0)?,
@@ -517,7 +525,7 @@ const NOTE: &str =
 
 /// The rows of this family.
 pub(in super::super) const OPS: &[Op] = &[
-    noted("GRU", 7, ATTRIBUTES, NOTE, eval, build),
-    noted("LSTM", 7, ATTRIBUTES, NOTE, eval, build),
-    noted("RNN", 7, ATTRIBUTES, NOTE, eval, build),
+    noted("GRU", 7, ATTRIBUTES, NOTE, eval, build).costing(work),
+    noted("LSTM", 7, ATTRIBUTES, NOTE, eval, build).costing(work),
+    noted("RNN", 7, ATTRIBUTES, NOTE, eval, build).costing(work),
 ];
