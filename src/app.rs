@@ -113,7 +113,7 @@ async fn build(config: Config, zoo: Option<&Zoo>) -> Result<Running, StartError>
     let started = Instant::now();
     let metrics = telemetry::metrics_handle()?;
     quiet_steps();
-    let (listener, addr) = bind(config.listen).await?;
+    let (listener, addr) = bind(config.listen, config.connections.receive_bytes).await?;
     let store::Opened { store, lock } = store::open(&config).await?;
     let registry = match zoo {
         Some(zoo) => Registry::given(zoo, Arc::clone(&store)).await?,
@@ -170,9 +170,21 @@ struct Tasks {
     flush: CancellationToken,
 }
 
-async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+/// Every socket that is accepted inherits the bound of its receive buffer. Left alone it would grow to megabytes under a flood, and what is
+/// taken from it would have waited for seconds.
+async fn bind(
+    listen: SocketAddr,
+    receive_bytes: usize,
+) -> Result<(TcpListener, SocketAddr), StartError> {
     let refused = |error| StartError::Listen(listen, error);
     let listener = TcpListener::bind(listen).await.map_err(refused)?;
+    if receive_bytes > 0 {
+        // The kernel takes twice as many, for its own overhead.
+        let socket = socket2::SockRef::from(&listener);
+        socket
+            .set_recv_buffer_size(receive_bytes)
+            .map_err(refused)?;
+    }
     let addr = listener.local_addr().map_err(refused)?;
     Ok((listener, addr))
 }

@@ -86,6 +86,8 @@ pub struct Connections {
     pub drain: Duration,
     /// Messages that may wait for one device.
     pub outbox: usize,
+    /// That the kernel may hold of what a peer has sent; 0 leaves it to the kernel.
+    pub receive_bytes: usize,
     /// That an ack may wait for a prediction to leave with.
     pub ack_linger: Duration,
     /// That a request may wait for its commit.
@@ -243,6 +245,7 @@ impl RawConfig {
                 overload_close: seconds(self.connections.overload_close_s),
                 drain: seconds(self.connections.drain_s),
                 outbox: self.connections.outbox,
+                receive_bytes: self.connections.receive_bytes,
                 ack_linger: Duration::from_millis(self.connections.ack_linger_ms.into()),
                 commit_wait: seconds(self.connections.commit_wait_s),
                 request: seconds(self.connections.request_s),

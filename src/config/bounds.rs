@@ -36,7 +36,7 @@ pub fn check(raw: &RawConfig, problems: &mut Vec<String>) {
     }
 }
 
-fn of_connections(raw: &RawConnections) -> [Bound; 9] {
+fn of_connections(raw: &RawConnections) -> [Bound; 10] {
     [
         ("connections.max", raw.max as u64, 1, 1_000_000),
         ("connections.ping_s", raw.ping_s.into(), 1, HOUR),
@@ -49,6 +49,12 @@ fn of_connections(raw: &RawConnections) -> [Bound; 9] {
         ),
         ("connections.drain_s", raw.drain_s.into(), 1, HOUR),
         ("connections.outbox", raw.outbox as u64, 64, 1_000_000),
+        (
+            "connections.receive_bytes",
+            raw.receive_bytes as u64,
+            0,
+            16 * 1024 * 1024,
+        ),
         (
             "connections.ack_linger_ms",
             raw.ack_linger_ms.into(),

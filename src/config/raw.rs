@@ -46,6 +46,8 @@ pub struct RawConnections {
     pub drain_s: u32,
     /// Messages that may wait for one device.
     pub outbox: usize,
+    /// Bytes that the kernel may hold of what one peer has sent and the server has not read; 0 leaves it to the kernel.
+    pub receive_bytes: usize,
     /// Milliseconds that an ack may wait for a prediction to leave with; 0 says each at once.
     pub ack_linger_ms: u32,
     /// Seconds that an HTTP request may wait for the commit of what it brought.
@@ -190,6 +192,7 @@ impl Default for RawConnections {
             overload_close_s: 10,
             drain_s: 10,
             outbox: 8_192,
+            receive_bytes: 64 * 1024,
             ack_linger_ms: 5,
             commit_wait_s: 15,
             request_s: 30,

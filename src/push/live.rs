@@ -130,16 +130,23 @@ impl From<RecoverError> for Ending {
 impl Live {
     async fn run(&mut self) -> Result<(), Ending> {
         let mut held = None;
+        // Both are registered once and not with every event: all connections share their locks.
+        let stop = self.context.stop.clone();
+        let (stopped, timer) = (stop.cancelled(), tokio::time::sleep_until(self.pulse.check));
+        tokio::pin!(stopped, timer);
         loop {
             let due = held.unwrap_or(self.pulse.check).min(self.pulse.check);
+            if timer.deadline() != due {
+                timer.as_mut().reset(due);
+            }
             tokio::select! {
-                () = self.context.stop.cancelled() => {
+                () = &mut stopped => {
                     return Err(Ending::because(CloseCode::ShuttingDown, ErrorCode::ShuttingDown));
                 }
                 message = self.socket.next() => self.hear(message.ok_or(Ending::Gone)??).await?,
                 () = self.subscriber.ready() => held = self.send_due().await?,
                 () = std::future::ready(()), if !self.recoveries.is_empty() => self.recover().await?,
-                () = tokio::time::sleep_until(due) => {
+                () = &mut timer => {
                     held = self.send_due().await?;
                     if self.pulse.check <= Instant::now() {
                         self.check_alive().await?;
