@@ -125,7 +125,7 @@ impl Plan {
         // The longest name there will be.
         DeviceId::new(&self.device(usize::MAX))
             .map_err(|error| format!("prefix {:?}: {error}", self.prefix))?;
-        if self.connections == 0 && self.idle == 0 {
+        if self.sockets() == 0 {
             return Err("no connection to open".into());
         }
         if !(1..=MOST_THREADS).contains(&self.threads) {
