@@ -7,6 +7,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod curves;
 mod fan_out;
 mod half_load;
 mod idle;
@@ -35,6 +36,9 @@ struct Args {
     /// What to measure; everything when left out.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,..")]
     part: Vec<Part>,
+    /// Draws curves into docs/img, and nothing else.
+    #[arg(long, conflicts_with = "part")]
+    plots: bool,
     /// Small and short: to see that it runs.
     #[arg(long)]
     quick: bool,
@@ -103,6 +107,9 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
         common::load_average()
     );
     let backings = args.stores.open().await;
+    if args.plots {
+        return curves::draw_all(args, &backings).await;
+    }
     let mut figures = Figures::default();
     let all = Part::value_variants();
     let parts = if args.part.is_empty() {

@@ -1,4 +1,6 @@
 //! Twice as much as the server can take, for a minute: its memory, what the accepted readings feel, and how it is afterwards.
+//!
+//! A reading counts as accepted when the client's socket has taken it: what the kernel holds for the server is the server's to bound.
 
 use super::common::backing::Backing;
 use super::common::figures::{Figures, thousands};

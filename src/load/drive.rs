@@ -26,8 +26,9 @@ const TICK_NS: u64 = 100_000;
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
 /// At the end, how long nothing may come before what is missing is given up.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// At the end, how long events may still trickle in.
+/// At the end, how long nothing may come before no further event is awaited, and how long in all where others go on sending.
 const EVENTS_TRICKLE: Duration = Duration::from_millis(200);
+const EVENTS_AT_MOST: Duration = Duration::from_secs(2);
 /// What is read at once; half a message of the next read stands before it.
 const BUFFER_BYTES: usize = 256 * 1024;
 /// Events of the poll taken at once.
@@ -169,7 +170,8 @@ impl Driver {
         }
         let listens = |line: &Connection| matches!(line.role, Role::Subscriber(_));
         if self.connections.iter().any(listens) {
-            while quiet(self) < EVENTS_TRICKLE.as_nanos() as u64 {
+            let at_most = self.now() + EVENTS_AT_MOST.as_nanos() as u64;
+            while quiet(self) < EVENTS_TRICKLE.as_nanos() as u64 && self.now() < at_most {
                 self.turn(LONGEST_WAIT)?;
             }
         }

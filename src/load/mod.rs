@@ -26,7 +26,7 @@ pub use report::{Latency, Report, ServerUsage, Touched};
 
 use counts::{Counts, Window};
 use drive::Driver;
-use open::{AT_ONCE, Opener, Wish};
+use open::{AT_ONCE, Opener, TOUCHED_AT_ONCE, Wish};
 use process::Usage;
 use report::{Looks, Took};
 use std::sync::Arc;
@@ -64,7 +64,8 @@ pub async fn run(
     mut watch: impl FnMut(Stage),
 ) -> Result<Report, String> {
     plan.check()?;
-    process::allow_files(plan.sockets().max(AT_ONCE))?;
+    let touching = plan.devices.min(TOUCHED_AT_ONCE);
+    process::allow_files(plan.sockets().max(touching))?;
     let look = |plan: &Plan| plan.pid.map(Usage::of).transpose();
     let before = look(&plan)?;
     let opening = tokio::task::spawn_blocking({
@@ -213,11 +214,16 @@ fn touch_all(
     }
     let begin = Instant::now();
     let mut lines = Vec::new();
-    for from in (0..plan.devices).step_by(AT_ONCE) {
+    // Over HTTP connections serve one device after the other; over WebSocket each is opened and closed.
+    let at_once = match plan.peer {
+        Peer::Http => TOUCHED_AT_ONCE,
+        _ => AT_ONCE,
+    };
+    for from in (0..plan.devices).step_by(at_once) {
         if progress.is_stopped() {
             return Err("stopped before it began".into());
         }
-        let to = (from + AT_ONCE).min(plan.devices);
+        let to = (from + at_once).min(plan.devices);
         opener.touch(encoder, from..to, &mut lines)?;
         progress.touched.store(to, Ordering::Relaxed);
     }

@@ -5,7 +5,7 @@
 
 use super::connection::{Connection, Door, Role, opcode};
 use super::ledger::Ledger;
-use super::plan::{Peer, Plan};
+use super::plan::{Pace, Peer, Plan};
 use super::words::{self, Encoder, Heard};
 use super::{http, mqtt, websocket};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -17,6 +17,11 @@ use tidegate_protocol::{LiveRequest, Policy, ServerMessage, Wire};
 
 /// Handshakes on their way at once.
 pub const AT_ONCE: usize = 64;
+/// Devices that are touched at once over connections that stay.
+pub const TOUCHED_AT_ONCE: usize = 512;
+/// What the kernel may hold of an open loop's readings on this side (it takes twice as many bytes): with its usual megabytes a server past
+/// saturation would seem to have taken what it has never seen.
+const OPEN_LOOP_SEND_BYTES: usize = 16 * 1024;
 /// Longest wait for a peer's part of a handshake.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Connections from one source address: a port for each, and as many that the kernel has not forgotten yet.
@@ -106,6 +111,9 @@ impl<'a> Opener<'a> {
             let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
             if let Some(source) = self.source() {
                 socket.bind(&SocketAddr::from((source, 0)).into())?;
+            }
+            if matches!(self.plan.pace, Pace::PerSecond(_)) {
+                socket.set_send_buffer_size(OPEN_LOOP_SEND_BYTES)?;
             }
             socket.connect_timeout(&addr.into(), PATIENCE)?;
             let tcp = TcpStream::from(socket);

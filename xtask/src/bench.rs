@@ -19,6 +19,7 @@ Options:
       --quick          Small and short: to see that it runs; figures mean little
       --sqlite         Leave PostgreSQL out
       --json FILE      Write the figures as JSON too
+      --plots          Draw curves over connections, devices, models and subscribers into docs/img instead
 
 Benchmarks:
   throughput    64 connections, 1 and 16 in flight: messages/s and CPU a message beside an echo, pinned and not
@@ -105,12 +106,21 @@ struct Options {
     quick: bool,
     sqlite: bool,
     json: Option<PathBuf>,
+    plots: bool,
     args: Vec<String>,
 }
 
 /// Runs the chosen benchmarks.
 pub fn run(args: &[String]) -> Result<()> {
     let options = Options::parse(args)?;
+    if options.plots {
+        let mut cargo = shell::cargo();
+        cargo.args([
+            "bench", "--bench", "road", "--", "--plots", "--stores", "sqlite",
+        ]);
+        cargo.args(options.quick.then_some("--quick"));
+        return shell::run(&mut cargo);
+    }
     let chosen: Vec<_> = ALL.iter().filter(|bench| options.wants(bench)).collect();
     if chosen.iter().any(|bench| bench.on_postgres) && !options.names_a_store() {
         tools::need_postgres()?;
@@ -191,6 +201,7 @@ impl Options {
             match flag {
                 "--quick" => options.quick = true,
                 "--sqlite" => options.sqlite = true,
+                "--plots" => options.plots = true,
                 "--json" => {
                     let value = inline.or_else(|| args.next().map(String::as_str));
                     options.json = Some(value.context("--json needs a file")?.into());
