@@ -8,6 +8,7 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tidegate_protocol::live::{Event as LiveEvent, LiveData};
 use tidegate_protocol::message::{Ack, Prediction};
@@ -183,22 +184,36 @@ async fn rumqttc(port: u16) -> anyhow::Result<()> {
     input
         .subscribe("tidegate/+/+/readings", QoS::AtLeastOnce)
         .await?;
+    // Acks that are due: one a device covers what came meanwhile, as the server's do.
+    let mut due = BTreeMap::new();
     loop {
-        match incoming.poll().await? {
+        let event = match incoming.poll().now_or_never() {
+            Some(event) => event?,
+            None => {
+                for (base, ack) in std::mem::take(&mut due) {
+                    say(&out, format!("{base}acks"), &ack)?;
+                }
+                incoming.poll().await?
+            }
+        };
+        match event {
             Event::Incoming(Packet::SubAck(_)) => println!("0"),
             Event::Incoming(Packet::Publish(publish)) => {
                 let topic = String::from_utf8_lossy(&publish.topic).into_owned();
                 let base = topic.trim_end_matches("readings");
                 let (prediction, ack) = answers(&publish.payload)?;
-                for (kind, message) in [("predictions", prediction), ("acks", ack)] {
-                    let bytes = message.to_bytes(Codec::Json);
-                    out.try_publish(format!("{base}{kind}"), QoS::AtLeastOnce, false, bytes)?;
-                }
+                say(&out, format!("{base}predictions"), &prediction)?;
+                due.insert(base.to_owned(), ack);
                 input.try_ack(&publish)?;
             }
             _ => {}
         }
     }
+}
+
+fn say(out: &AsyncClient, topic: String, message: &ServerMessage) -> anyhow::Result<()> {
+    let bytes = message.to_bytes(Codec::Json);
+    Ok(out.try_publish(topic, QoS::AtLeastOnce, false, bytes)?)
 }
 
 fn answers(payload: &[u8]) -> anyhow::Result<(ServerMessage, ServerMessage)> {

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use tidegate_protocol::Codec;
 
 /// Bytes that may wait to be written before no further reading is encoded.
-const MOST_WAITING: usize = 64 * 1024;
+const MOST_WAITING: usize = 16 * 1024;
 
 /// What is spoken on a connection.
 #[derive(Debug)]
