@@ -1,66 +1,16 @@
 //! `tidegate send` against `tidegate serve`, both as the programs that users run: everything is stored once, whatever happens.
 
+use program::{Server, TIDEGATE, free_port, get};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidegate_models::rig::Rig;
 
-const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
-
-/// A running `tidegate serve`, killed when dropped.
-struct Server(Child);
-
-impl Server {
-    /// Ready when this returns.
-    fn start(port: u16, data_dir: &Path) -> Self {
-        let mut process = Command::new(TIDEGATE)
-            .args([
-                "serve",
-                "--listen",
-                &format!("127.0.0.1:{port}"),
-                "--data-dir",
-            ])
-            .arg(data_dir)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let server = Self(process);
-        let line = output
-            .lines()
-            .map_while(Result::ok)
-            .find(|line| line.contains("is listening on"));
-        assert!(line.is_some(), "the server does not start");
-        server
-    }
-
-    /// SIGKILL: no drain, no goodbye.
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
-/// A port that was free a moment ago, for a server that has to come back at the same address.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
+#[path = "common/program.rs"]
+mod program;
 
 /// A file of `rows` readings, 20 ms apart, with a label column as real files have.
 fn file(dir: &TempDir, name: &str, seed: u64, rows: usize) -> PathBuf {
@@ -103,17 +53,6 @@ fn count(output: &Output, name: &str) -> u64 {
         )
     });
     number.split(' ').next().unwrap().parse().unwrap()
-}
-
-/// What the server answers to a GET, headers and all.
-fn get(port: u16, path: &str) -> String {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let request =
-        format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// Returns once the reading `seq` of rig-1 is stored.

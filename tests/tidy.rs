@@ -54,10 +54,12 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("app", "*"),
     // The device's side: speaks the protocol, knows nothing of the server.
     ("client", ""),
+    // Very many devices at once, cheaply.
+    ("load", ""),
     // Commands: start the server, be its client, read its log.
     (
         "cli",
-        "app client config export inference replay store stream telemetry",
+        "app client config export inference load replay store stream telemetry",
     ),
     ("main", "cli"),
     // Declares the modules.

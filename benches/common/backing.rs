@@ -125,6 +125,11 @@ impl Fresh {
         self.url.as_deref()
     }
 
+    /// What the names of the run's devices begin with.
+    pub fn prefix(&self) -> String {
+        self.run.clone()
+    }
+
     /// Name of the run's device number `number`.
     pub fn device(&self, number: usize) -> String {
         format!("{}-{number}", self.run)
@@ -147,8 +152,17 @@ impl Fresh {
 
     /// The same with `settings`, variables over its defaults.
     pub fn serve_with(&self, settings: &[(&str, &str)]) -> anyhow::Result<Server> {
+        self.serve_on(None, settings)
+    }
+
+    /// The same on one core.
+    pub fn serve_on(
+        &self,
+        core: Option<usize>,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Server> {
         let url = self.url().map(|url| ("TIDEGATE_STORE__URL", url));
         let all: Vec<_> = settings.iter().copied().chain(url).collect();
-        Server::tidegate(&self.dir, &all)
+        Server::tidegate_on(core, &self.dir, &all)
     }
 }

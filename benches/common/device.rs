@@ -1,7 +1,7 @@
 //! A cheap device: prepared values, replies told apart by their first bytes, so that the client costs little beside the server.
 //!
-//! It counts its readings with seq and checks that each is predicted once and acked once. Two ways to send: closed loop (so many predictions
-//! awaited) and open loop (at set times, whatever comes back; a latency counts from the time it was due).
+//! It counts its readings with seq and checks that each is predicted once and acked once. It sends at set times, whatever comes back: a latency
+//! counts from the time that it was due. Where a closed loop or very many connections are wanted there is `tidegate::load`.
 
 use super::PATIENCE;
 use super::tally::Tally;
@@ -36,8 +36,6 @@ impl Pace {
 pub struct Device {
     socket: WebSocketStream<TcpStream>,
     codec: Codec,
-    /// Whether the peer acks; an echo does not.
-    acks: bool,
     next_seq: u64,
     /// Sending times of what is not predicted yet, and of what is not acked yet (from `acked` on).
     waiting: VecDeque<Instant>,
@@ -48,7 +46,7 @@ pub struct Device {
 impl Device {
     /// A device of a Tidegate server; its next reading is the one that the welcome asks for.
     pub async fn connect(port: u16, codec: Codec, name: &str) -> anyhow::Result<Self> {
-        let mut device = Self::open(port, codec, name, true).await?;
+        let mut device = Self::open(port, codec, name).await?;
         let welcome = device.hear().await?;
         let bytes = welcome.into_data();
         match ServerMessage::decode(codec, &bytes)? {
@@ -59,25 +57,17 @@ impl Device {
         Ok(device)
     }
 
-    /// The same frames for a peer that sends them back.
-    pub async fn connect_echo(port: u16, codec: Codec) -> anyhow::Result<Self> {
-        Self::open(port, codec, "echo", false).await
-    }
-
-    async fn open(port: u16, codec: Codec, name: &str, acks: bool) -> anyhow::Result<Self> {
+    async fn open(port: u16, codec: Codec, name: &str) -> anyhow::Result<Self> {
         let url = format!("ws://127.0.0.1:{port}/v1/stream/pump-health?device={name}");
         let mut request = url.into_client_request()?;
-        if acks {
-            let name = HeaderValue::from_static(codec.subprotocol());
-            request.headers_mut().insert("sec-websocket-protocol", name);
-        }
+        let name = HeaderValue::from_static(codec.subprotocol());
+        request.headers_mut().insert("sec-websocket-protocol", name);
         let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
         tcp.set_nodelay(true)?;
         let (socket, _) = tokio_tungstenite::client_async(request, tcp).await?;
         Ok(Self {
             socket,
             codec,
-            acks,
             next_seq: 0,
             waiting: VecDeque::new(),
             unacked: VecDeque::new(),
@@ -93,18 +83,6 @@ impl Device {
     /// Readings that wait for their ack.
     pub fn unacked(&self) -> usize {
         self.unacked.len()
-    }
-
-    /// Closed loop: `in_flight` predictions awaited until the run is over, then until everything is acked.
-    pub async fn run(&mut self, in_flight: usize, tally: &mut Tally) -> anyhow::Result<()> {
-        while !tally.is_over() {
-            while self.waiting.len() < in_flight {
-                self.feed(Instant::now()).await?;
-            }
-            self.socket.flush().await?;
-            self.hear_some(tally).await?;
-        }
-        self.finish(tally).await
     }
 
     /// Open loop: readings leave when they are due until the run is over, then everything is awaited.
@@ -189,9 +167,7 @@ impl Device {
         self.next_seq += readings;
         for _ in 0..readings {
             self.waiting.push_back(sent);
-            if self.acks {
-                self.unacked.push_back(sent);
-            }
+            self.unacked.push_back(sent);
         }
     }
 
@@ -203,7 +179,6 @@ impl Device {
             _ => return Ok(()),
         };
         let is_prediction = match self.codec {
-            _ if !self.acks => true,
             Codec::Json => bytes.starts_with(br#"{"type":"prediction""#),
             // The version byte, then the variant.
             Codec::Bincode => bytes.starts_with(&[1, 1]),

@@ -7,6 +7,7 @@
 
 pub mod backing;
 pub mod bare;
+pub mod broker;
 pub mod device;
 pub mod figures;
 #[path = "../../tests/common/postgres.rs"]

@@ -22,7 +22,16 @@ pub struct Server {
 impl Server {
     /// `tidegate serve` on a free port; `settings` are variables over its defaults.
     pub fn tidegate(data_dir: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        Self::tidegate_on(None, data_dir, settings)
+    }
+
+    /// The same on one core.
+    pub fn tidegate_on(
+        core: Option<usize>,
+        data_dir: &Path,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let mut command = on_core(core, env!("CARGO_BIN_EXE_tidegate").as_ref());
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir);
@@ -32,9 +41,19 @@ impl Server {
         Self::start(command.envs(settings.iter().copied()))
     }
 
-    /// This program again, as a server of another kind.
-    pub fn of_this_program(kind: &str) -> anyhow::Result<Self> {
-        Self::start(Command::new(std::env::current_exe()?).args(["--serve", kind]))
+    /// This program again, as a server of another kind, on one core if that is said.
+    pub fn of_this_program_on(
+        core: Option<usize>,
+        kind: &str,
+        argument: &str,
+    ) -> anyhow::Result<Self> {
+        let mut command = on_core(core, &std::env::current_exe()?);
+        Self::start(command.args(["--serve", kind, "--argument", argument]))
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Starts a program whose first line ends in its port.
@@ -133,6 +152,18 @@ impl Server {
         let series = text.lines().filter(|line| line.starts_with(name));
         let numbers = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         Ok(numbers.sum())
+    }
+}
+
+/// A command that runs on one core: a runtime then has as many threads as there are cores for it. `taskset` becomes the program.
+fn on_core(core: Option<usize>, program: &Path) -> Command {
+    match core {
+        Some(core) => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", &core.to_string()]).arg(program);
+            command
+        }
+        None => Command::new(program),
     }
 }
 

@@ -1,22 +1,25 @@
-//! How long an ack takes at half of what the server can take, beside a bare commit on the same disk.
+//! What is felt at half of what the server can take, over a thousand connections: a prediction beside the echo's answer at the same rate, an ack
+//! beside a bare commit on the same disk.
 //!
 //! Readings leave at set times, whatever comes back, and latency counts from the time a reading was due: a server that stalls is not
 //! spared the readings that should have come meanwhile. The bare commit is sqlx alone, with as many rows a transaction as the server's
 //! commits had on average.
 
-use super::common::backing::{Backing, Fresh};
+use super::Args;
+use super::common::backing::Backing;
 use super::common::bare::{Bare, encoded};
-use super::common::device::{Device, Pace};
 use super::common::figures::{Figures, thousands};
 use super::common::server::Server;
-use super::common::tally::{Part, Tally};
 use super::common::{micros, ms};
-use super::run::{Outcome, count};
-use super::{Args, CONNECTIONS};
+use super::run::{Answering, Place, Standing};
 use hdrhistogram::Histogram;
-use std::time::{Duration, Instant};
-use tidegate_protocol::Codec;
+use std::time::Instant;
+use tidegate::load::{Pace, Report};
 
+/// Connections, and in a quick run.
+const CONNECTIONS: (usize, usize) = (1_000, 200);
+/// p99 of a prediction to aim at, as a multiple of the echo's.
+const AIM_ECHO: f64 = 2.0;
 /// p99 of an ack to aim at; or, where the disk is slow, so many times the bare commit.
 const AIM_US: u64 = 25_000;
 const AIM_TIMES: u64 = 3;
@@ -25,37 +28,58 @@ const BARE_COMMITS: usize = 500;
 
 pub async fn measure(
     args: &Args,
-    backing: &Backing,
-    per_s: f64,
+    backings: &[Backing],
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
-    let fresh = backing.fresh().await?;
-    let server = fresh.serve()?;
-    let mut medians: Vec<Paced> = Vec::new();
-    for _ in 0..args.runs.max(1) {
-        medians.push(paced(args, &fresh, &server, per_s).await?);
+    for backing in backings {
+        measure_on(args, backing, figures).await?;
     }
-    medians.sort_by_key(|paced| paced.ack_us(0.99));
-    let paced = medians.swap_remove(medians.len() / 2);
-    drop(server);
-    let bare = bare(backing, paced.batch_rows.round().max(1.0) as usize).await?;
-    let (ack, commit) = (paced.ack_us(0.99), bare.value_at_quantile(0.99));
-    println!(
-        "\nhalf load, {}: {} readings/s offered, {} acked/s, {:.0} rows a commit",
-        backing.name(),
-        thousands(per_s),
-        thousands(paced.outcome.acked_per_s),
-        paced.batch_rows
+    Ok(())
+}
+
+async fn measure_on(args: &Args, backing: &Backing, figures: &mut Figures) -> anyhow::Result<()> {
+    let connections = args.pick(CONNECTIONS);
+    let who = Answering::Tidegate(backing);
+    let per_s = match args.rate {
+        Some(rate) => rate,
+        None => {
+            let standing = Standing::start(who, Place::Pinned).await?;
+            let saturated = standing
+                .load(args, |plan| plan.connections = connections)
+                .await?;
+            saturated.per_s.acked / 2.0
+        }
+    };
+    let echo = Standing::start(Answering::Echo, Place::Pinned).await?;
+    let echo = paced(args, &echo, connections, per_s).await?;
+    let ours = Standing::start(who, Place::Pinned).await?;
+    let before = commits(&ours.server).await?;
+    let report = paced(args, &ours, connections, per_s).await?;
+    let after = commits(&ours.server).await?;
+    drop(ours);
+    println!("\necho: {echo}\n\n{}: {report}", backing.name());
+    let name = backing.name();
+    let (p99, echo_p99) = (report.prediction_us.p99, echo.prediction_us.p99);
+    let ratio = p99 as f64 / echo_p99.max(1) as f64;
+    figures.aim(
+        format!(
+            "p99 of a prediction, {connections} connections at {}/s, {name}",
+            thousands(per_s)
+        ),
+        format!("{ratio:.2} x the echo's ({} of {})", ms(p99), ms(echo_p99)),
+        format!("<= {AIM_ECHO} x"),
+        ratio <= AIM_ECHO,
     );
+    let batch_rows = (after.0 - before.0) / (after.1 - before.1);
+    let bare = bare(backing, batch_rows.round().max(1.0) as usize).await?;
+    let (ack, commit) = (report.ack_us.p99, bare.value_at_quantile(0.99));
     println!(
-        "reading to ack p50 {} p99 {}; bare commit p50 {} p99 {}",
-        ms(paced.ack_us(0.5)),
-        ms(ack),
+        "{batch_rows:.0} rows a commit; bare commit p50 {} p99 {}",
         ms(bare.value_at_quantile(0.5)),
         ms(commit)
     );
     figures.aim(
-        format!("p99 from reading to ack at half load, {}", backing.name()),
+        format!("p99 from reading to ack at half load, {name}"),
         ms(ack),
         format!("< 25 ms, or < 3 x the bare commit's {}", ms(commit)),
         ack < AIM_US || ack < AIM_TIMES * commit,
@@ -63,53 +87,20 @@ pub async fn measure(
     Ok(())
 }
 
-struct Paced {
-    outcome: Outcome,
-    /// Mean rows of the server's commits meanwhile.
-    batch_rows: f64,
-}
-
-impl Paced {
-    fn ack_us(&self, quantile: f64) -> u64 {
-        self.outcome.counts().ack.value_at_quantile(quantile)
-    }
-}
-
-async fn paced(args: &Args, fresh: &Fresh, server: &Server, per_s: f64) -> anyhow::Result<Paced> {
-    let every = Duration::from_secs_f64(CONNECTIONS as f64 / per_s);
-    let mut devices = Vec::new();
-    for number in 0..CONNECTIONS {
-        devices.push(Device::connect(server.port, Codec::Json, &fresh.device(number)).await?);
-    }
-    let part = Part::warm_up(1);
-    let start = Instant::now();
-    let mut tasks = Vec::new();
-    for (number, device) in (0..).zip(devices) {
-        // Spread over the interval: a fleet does not speak in unison.
-        let first = start + every * number / CONNECTIONS as u32;
-        tasks.push(tokio::spawn(drive(
-            device,
-            Pace { first, every },
-            part.clone(),
-        )));
-    }
-    let before = commits(server).await?;
-    let (took, cpu) = count(server, &part, args.length()).await?;
-    let after = commits(server).await?;
-    let mut tally = Tally::new(&part)?;
-    for task in tasks {
-        tally.add(&task.await??)?;
-    }
-    Ok(Paced {
-        outcome: Outcome::new(tally, took, cpu),
-        batch_rows: (after.0 - before.0) / (after.1 - before.1),
-    })
-}
-
-async fn drive(mut device: Device, pace: Pace, part: Part) -> anyhow::Result<Tally> {
-    let mut tally = Tally::new(&part)?;
-    device.pace(pace, &mut tally).await?;
-    Ok(tally)
+async fn paced(
+    args: &Args,
+    standing: &Standing,
+    connections: usize,
+    per_s: f64,
+) -> anyhow::Result<Report> {
+    let report = standing
+        .load(args, |plan| {
+            plan.connections = connections;
+            plan.pace = Pace::PerSecond(per_s);
+        })
+        .await?;
+    anyhow::ensure!(report.is_clean(), "{report}");
+    Ok(report)
 }
 
 /// Rows committed so far, and commits.
@@ -122,7 +113,7 @@ async fn commits(server: &Server) -> anyhow::Result<(f64, f64)> {
 /// Times of bare commits of `rows` rows, microseconds.
 async fn bare(backing: &Backing, rows: usize) -> anyhow::Result<Histogram<u64>> {
     let fresh = backing.fresh().await?;
-    let mut bare = Bare::open(&fresh, CONNECTIONS).await?;
+    let mut bare = Bare::open(&fresh, 64).await?;
     let rows = encoded(rows);
     let mut times = Histogram::new(3)?;
     for _ in 0..BARE_COMMITS {

@@ -1,154 +1,175 @@
-//! One case of the table: a server, 64 devices in a closed loop, and what came of it.
+//! One run of load on one server: who answers, where both run, what came of it.
+//!
+//! Every server is a child process. Pinned, the server has core 0 and the client core 1; unpinned, both have all cores. The client is the
+//! same for Tidegate and the yardsticks: `tidegate::load`.
 
-use super::common::backing::Backing;
-use super::common::device::Device;
+use super::common::backing::{Backing, Fresh};
 use super::common::server::Server;
-use super::common::tally::{Counts, Part, Tally};
-use super::{Args, CONNECTIONS};
-use anyhow::ensure;
-use hdrhistogram::Histogram;
-use std::time::{Duration, Instant};
+use super::{Args, CLIENT_CORE, SERVER_CORE};
+use anyhow::{anyhow, ensure};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tidegate::load::{self, Peer, Plan, Progress, Report};
 use tidegate_protocol::Codec;
+
+/// Where server and client run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Pinned,
+    Unpinned,
+}
+
+impl Place {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pinned => "one core each",
+            Self::Unpinned => "unpinned",
+        }
+    }
+
+    fn server_core(self) -> Option<usize> {
+        (self == Self::Pinned).then_some(SERVER_CORE)
+    }
+
+    fn client_core(self) -> Option<usize> {
+        (self == Self::Pinned).then_some(CLIENT_CORE)
+    }
+}
 
 /// Who answers.
 #[derive(Clone, Copy)]
-pub enum Peer<'a> {
+pub enum Answering<'a> {
     Echo,
     Coalesced,
     Tidegate(&'a Backing),
 }
 
-/// One case of the table.
-#[derive(Clone, Copy)]
-pub struct Case<'a> {
-    pub peer: Peer<'a>,
-    pub codec: Codec,
-    pub in_flight: usize,
-}
+impl Answering<'_> {
+    pub fn name(self, codec: Codec) -> String {
+        match self {
+            Self::Echo => "echo".into(),
+            Self::Coalesced => "coalesced echo".into(),
+            Self::Tidegate(backing) => format!("{}, {codec:?}", backing.name()),
+        }
+    }
 
-/// What one run came to.
-pub struct Outcome {
-    pub per_s: f64,
-    pub acked_per_s: f64,
-    cpu_us: f64,
-    tally: Tally,
-}
-
-impl Case<'_> {
-    fn name(&self) -> String {
-        match self.peer {
-            Peer::Echo => "echo".into(),
-            Peer::Coalesced => "coalesced".into(),
-            Peer::Tidegate(backing) => {
-                format!("{} {:?}", backing.name(), self.codec).to_lowercase()
-            }
+    fn peer(self) -> Peer {
+        match self {
+            Self::Tidegate(_) => Peer::Stream,
+            Self::Echo | Self::Coalesced => Peer::Echo,
         }
     }
 }
 
-pub fn print_head() {
-    println!(
-        "{:<20} {:>10} {:>10} {:>8} {:>9} {:>9} {:>9} {:>9} {:>7}",
-        "server", "msg/s", "acked/s", "us/msg", "p50 us", "p99 us", "ack p50", "ack p99", "ratio"
-    );
+/// A server, and the store it has if it is ours.
+pub struct Standing {
+    pub server: Server,
+    pub place: Place,
+    peer: Peer,
+    fresh: Option<Fresh>,
 }
 
-pub fn print_row(case: &Case<'_>, outcome: &Outcome, ratio: f64) {
-    let counts = outcome.counts();
-    let at = |histogram: &Histogram<u64>, quantile| match histogram.len() {
-        0 => "-".to_owned(),
-        _ => histogram.value_at_quantile(quantile).to_string(),
-    };
-    println!(
-        "{:<20} {:>10.0} {:>10.0} {:>8.2} {:>9} {:>9} {:>9} {:>9} {ratio:>7.2}",
-        case.name(),
-        outcome.per_s,
-        outcome.acked_per_s,
-        outcome.cpu_us,
-        at(&counts.prediction, 0.5),
-        at(&counts.prediction, 0.99),
-        at(&counts.ack, 0.5),
-        at(&counts.ack, 0.99),
-    );
-}
+impl Standing {
+    /// Starts one.
+    pub async fn start(who: Answering<'_>, place: Place) -> anyhow::Result<Self> {
+        Self::start_with(who, place, &[]).await
+    }
 
-impl Outcome {
-    pub fn new(tally: Tally, took: Duration, cpu: Duration) -> Self {
-        let counts = &tally.parts()[0];
-        Self {
-            per_s: counts.predicted as f64 / took.as_secs_f64(),
-            acked_per_s: counts.acked as f64 / took.as_secs_f64(),
-            cpu_us: cpu.as_secs_f64() * 1e6 / counts.predicted as f64,
-            tally,
+    /// The same with `settings` of Tidegate.
+    pub async fn start_with(
+        who: Answering<'_>,
+        place: Place,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let core = place.server_core();
+        let fresh = match who {
+            Answering::Tidegate(backing) => Some(backing.fresh().await?),
+            _ => None,
+        };
+        let server = match (who, &fresh) {
+            (Answering::Tidegate(_), Some(fresh)) => fresh.serve_on(core, settings)?,
+            (Answering::Coalesced, _) => Server::of_this_program_on(core, "coalesced", "")?,
+            _ => Server::of_this_program_on(core, "echo", "")?,
+        };
+        Ok(Self {
+            server,
+            place,
+            peer: who.peer(),
+            fresh,
+        })
+    }
+
+    /// A yardstick that is no echo.
+    pub fn yardstick(kind: &str, argument: &str, place: Place) -> anyhow::Result<Self> {
+        let server = Server::of_this_program_on(place.server_core(), kind, argument)?;
+        Ok(Self {
+            server,
+            place,
+            peer: Peer::Stream,
+            fresh: None,
+        })
+    }
+
+    /// A run of 64 connections, its window and warm-up from the arguments; `change` it.
+    pub async fn load(
+        &self,
+        args: &Args,
+        change: impl FnOnce(&mut Plan),
+    ) -> anyhow::Result<Report> {
+        let addr = SocketAddr::from(([127, 0, 0, 1], self.server.port));
+        let rows = (0..17).map(|seq| super::common::device::values(seq).to_vec());
+        let mut plan = Plan::new(self.peer, addr, "pump-health".parse()?, rows.collect());
+        plan.length = args.length();
+        plan.warm_up = args.length() / 4;
+        plan.pid = Some(self.server.id());
+        plan.core = self.place.client_core();
+        if let Some(fresh) = &self.fresh {
+            plan.prefix = fresh.prefix();
         }
-    }
-
-    pub fn counts(&self) -> &Counts {
-        &self.tally.parts()[0]
+        change(&mut plan);
+        run(plan).await
     }
 }
 
-/// The run in the middle, by messages a second.
-pub async fn median(args: &Args, case: Case<'_>) -> anyhow::Result<Outcome> {
-    let mut outcomes = Vec::new();
-    for _ in 0..args.runs.max(1) {
-        outcomes.push(run(case, args.length()).await?);
-    }
-    outcomes.sort_by(|a, b| a.per_s.total_cmp(&b.per_s));
-    Ok(outcomes.swap_remove(outcomes.len() / 2))
+/// Runs a plan; a wrong answer fails.
+pub async fn run(plan: Plan) -> anyhow::Result<Report> {
+    let report = load::run(plan, &Arc::new(Progress::default()), |_| {}).await;
+    let report = report.map_err(|error| anyhow!(error))?;
+    ensure!(report.wrong == 0, "{report}");
+    Ok(report)
 }
 
-async fn run(case: Case<'_>, length: Duration) -> anyhow::Result<Outcome> {
-    let fresh = match case.peer {
-        Peer::Tidegate(backing) => Some(backing.fresh().await?),
-        _ => None,
-    };
-    let server = match case.peer {
-        Peer::Echo => Server::of_this_program("echo")?,
-        Peer::Coalesced => Server::of_this_program("coalesced")?,
-        Peer::Tidegate(_) => fresh.as_ref().expect("made above").serve()?,
-    };
-    let mut devices = Vec::new();
-    for number in 0..CONNECTIONS {
-        devices.push(match &fresh {
-            Some(fresh) => Device::connect(server.port, case.codec, &fresh.device(number)).await?,
-            None => Device::connect_echo(server.port, case.codec).await?,
-        });
+/// The run in the middle, by messages a second; each on a server of its own.
+pub async fn median(
+    args: &Args,
+    who: Answering<'_>,
+    place: Place,
+    change: impl Fn(&mut Plan),
+) -> anyhow::Result<Report> {
+    let mut reports = Vec::new();
+    for _ in 0..args.runs() {
+        let standing = Standing::start(who, place).await?;
+        let report = standing.load(args, &change).await?;
+        ensure!(report.is_clean(), "{report}");
+        reports.push(report);
     }
-    let part = Part::warm_up(1);
-    let tasks: Vec<_> = devices
-        .into_iter()
-        .map(|device| tokio::spawn(drive(device, case.in_flight, part.clone())))
-        .collect();
-    let (took, cpu) = count(&server, &part, length).await?;
-    let mut tally = Tally::new(&part)?;
-    for task in tasks {
-        tally.add(&task.await??)?;
-    }
-    ensure!(
-        tally.parts()[0].predicted > 0,
-        "{}: no message came back",
-        case.name()
-    );
-    Ok(Outcome::new(tally, took, cpu))
+    reports.sort_by(|a, b| a.per_s.predicted.total_cmp(&b.per_s.predicted));
+    Ok(reports.swap_remove(reports.len() / 2))
 }
 
-async fn drive(mut device: Device, in_flight: usize, part: Part) -> anyhow::Result<Tally> {
-    let mut tally = Tally::new(&part)?;
-    device.run(in_flight, &mut tally).await?;
-    Ok(tally)
+/// CPU time of the server a message, us.
+pub fn cpu_us(report: &Report) -> f64 {
+    let server = report.server.as_ref();
+    server
+        .and_then(|server| server.cpu_us_per_message)
+        .unwrap_or(f64::NAN)
 }
 
-/// Lets a run warm up, counts for `length` and ends it; how long it really was, and the server's CPU time.
-pub async fn count(
-    server: &Server,
-    part: &Part,
-    length: Duration,
-) -> anyhow::Result<(Duration, Duration)> {
-    tokio::time::sleep(length / 4).await;
-    part.next();
-    let (begin, cpu) = (Instant::now(), server.cpu()?);
-    tokio::time::sleep(length).await;
-    part.next();
-    Ok((begin.elapsed(), server.cpu()? - cpu))
+/// Who was the limit, where it is the client.
+pub fn bound(report: &Report) -> &'static str {
+    if report.client_bound {
+        "client-bound"
+    } else {
+        ""
+    }
 }

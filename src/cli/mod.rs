@@ -1,10 +1,11 @@
 //! The commands of the `tidegate` binary.
 //!
-//! `serve` and `demo` start a server; `send` and `import` are devices; `health` asks a server how it is; `reset` has a device
+//! `serve` and `demo` start a server; `send` and `import` are devices, `bench` very many; `health` asks a server how it is; `reset` has a device
 //! calibrate anew; `replay` and `export` read the log; `model` is the repository of versions. Each command's flags are a struct in its file.
 
 mod ask;
 pub mod backup;
+pub mod bench;
 pub mod demo;
 pub mod export;
 pub mod health;
@@ -42,6 +43,7 @@ enum Command {
     /// Run a server with simulated pump rigs and say where to look.
     Demo(demo::DemoArgs),
     Send(send::SendArgs),
+    Bench(bench::BenchArgs),
     Import(import::ImportArgs),
     Replay(replay::ReplayArgs),
     Export(export::ExportArgs),
@@ -71,6 +73,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Send(args) => send::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
             Command::Import(args) => import::run(args).await,
             Command::Replay(args) => replay::run(args).await,
             Command::Export(args) => export::run(args).await,
