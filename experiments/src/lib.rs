@@ -13,7 +13,10 @@
 
 pub mod analysis;
 pub mod assignment;
+pub mod bandit;
+pub mod blocks;
 pub mod devices;
+pub mod drift;
 pub mod metric;
 pub mod plan;
 pub mod rng;
