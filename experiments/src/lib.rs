@@ -21,6 +21,7 @@ pub mod metric;
 pub mod plan;
 pub mod rng;
 pub mod sequential;
+pub mod simulate;
 pub mod special;
 pub mod verdict;
 
