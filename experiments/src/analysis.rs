@@ -7,7 +7,9 @@
 //! With a split that moves (canary, bandit) a device counts with the propensity p it was drawn with, and each challenger is compared through
 //! psi = m1 - m0 + 1{1}(y - m1)/p1 - 1{0}(y - m0)/p0, where m are the arms' means over devices that matured before: a martingale around
 //! the difference (Robins, Rotnitzky and Zhao, 1994; Waudby-Smith, Wu, Ramdas, Karampatziakis and Mineiro, 2024, "Anytime-valid off-policy
-//! inference for contextual bandits", arXiv 2210.10768). m = 0 gives Y (1{1}/p1 - 1{0}/p0).
+//! inference for contextual bandits", arXiv 2210.10768). m = 0 gives Y (1{1}/p1 - 1{0}/p0). Devices are weighted by h = p0 p1 / (p0 + p1), the
+//! inverse of psi's variance (overlap weights: Li, Morgan and Zaslavsky, 2018): a device of a 1% canary, which tells little, counts little, no
+//! device weighs more than 1, and the variance grows with the sum of h, so 4 h are the units of the sequence (1 for a device of two halves).
 
 use crate::devices::{Devices, Exposed, Frozen};
 use crate::metric::{Form, Moments, Role};
@@ -20,12 +22,15 @@ use crate::verdict::{self, Report};
 /// Devices of an arm before its own mean takes the place of the mean of all.
 const OWN_MEAN: u64 = 5;
 
+/// One over the weight h of a device that had even odds.
+pub(crate) const FULL: f64 = 4.0;
+
 /// What is kept of a challenger and a metric.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pair {
     pub(crate) sequence: Sequence,
     pub(crate) latest: Option<Difference>,
-    /// The weighted differences, with a moving split.
+    /// (h psi, h) a device, with a moving split.
     psi: Moments,
 }
 
@@ -250,12 +255,22 @@ fn two_sample(control: &Arm, challenger: &Arm, metric: usize, form: Form) -> Opt
 }
 
 fn weighted(psi: &Moments) -> Option<Difference> {
-    let units = psi.devices() as f64;
-    (units >= 2.0).then(|| Difference {
-        value: psi.mean(),
-        se: (psi.variance() / units).sqrt(),
-        units,
+    let estimate = psi.estimate(Form::Ratio)?;
+    Some(Difference {
+        value: estimate.value,
+        se: (estimate.variance / estimate.devices as f64).sqrt(),
+        units: FULL * psi.total_n(),
     })
+}
+
+/// The weight of a device that had these odds for the two arms that are compared.
+pub(crate) fn overlap(control: f64, challenger: f64) -> f64 {
+    let both = control + challenger;
+    if both > 0.0 {
+        control * challenger / both
+    } else {
+        0.0
+    }
 }
 
 /// Is feedback as complete in one arm as in the other.
@@ -344,7 +359,8 @@ impl Taker<'_> {
             // A device that could not have come into one of the two tells nothing about them.
             if shares[0] > 0.0 && shares[challenger] > 0.0 {
                 let psi = mean(challenger) - mean(0) + part(challenger) - part(0);
-                pair[metric].psi.push(psi, 1.0);
+                let weight = overlap(shares[0], shares[challenger]);
+                pair[metric].psi.push(weight * psi, weight);
             }
         }
     }

@@ -241,6 +241,39 @@ fn a_split_that_moves_is_read_with_its_propensities() {
     ));
 }
 
+/// By hand, four devices at p1 = 1/4: h = 3/16 each. The first has no past: m = 0, psi = -y / p0 = -4/3. Its y = 1 is the mean of all for the
+/// second: psi = (1 - 1) / p1 = 0. Third, challenger, y = 0: psi = (0 - 1) / p1 = -4. Fourth, control, y = 0 against m = 2/3: (2/3) / (3/4) = 8/9.
+#[test]
+fn four_devices_are_weighed_as_a_hand_does() {
+    let mut plan = plan();
+    plan.estimator = Estimator::Weighted;
+    plan.shares = vec![0.75, 0.25];
+    plan.min_devices = 2;
+    let mut analysis = Analysis::new(plan).unwrap();
+    for (device, (arm, y)) in [(0, 1.0), (1, 1.0), (1, 0.0), (0, 0.0)]
+        .into_iter()
+        .enumerate()
+    {
+        analysis.expose(device as u64, arm, device as u64);
+        analysis.tally(device as u64, 0, y, 1.0, device as u64);
+    }
+    let report = analysis.report(10_000);
+    let psi = [-4.0 / 3.0, 0.0, -4.0, 8.0 / 9.0];
+    let mean = psi.iter().sum::<f64>() / 4.0;
+    let variance = psi.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 3.0;
+    let compared = &report.comparisons[0].metrics[0];
+    assert!(
+        (compared.difference.unwrap() - mean).abs() < 1e-12,
+        "{compared:?}"
+    );
+    assert!(
+        (compared.se.unwrap() - (variance / 4.0).sqrt()).abs() < 1e-12,
+        "{compared:?}"
+    );
+    let units = analysis.pairs[0][0].latest.unwrap().units;
+    assert!((units - 4.0 * 4.0 * 3.0 / 16.0).abs() < 1e-12, "{units}");
+}
+
 #[test]
 fn shares_cannot_move_under_an_estimator_for_a_fixed_split() {
     let mut analysis = Analysis::new(plan()).unwrap();

@@ -6,8 +6,9 @@
 //!
 //! Source of the order: Kohavi, Tang and Xu (2020), *Trustworthy Online Controlled Experiments*, chapters 3 and 21.
 
-use crate::analysis::{Analysis, Arm, Pair};
+use crate::analysis::{Analysis, Arm, FULL, Pair, overlap};
 use crate::metric::{Direction, Estimate, Role};
+use crate::plan::Estimator;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -363,7 +364,7 @@ fn needed(analysis: &Analysis, arm: usize, elapsed_ms: u64) -> Needed {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
-            units.map(|units| (units - now.units).max(0.0).ceil() as u64)
+            units.map(|units| ((units - now.units).max(0.0) / each(analysis, arm)).ceil() as u64)
         }
     };
     let rest_ms = analysis.plan.min_ms.saturating_sub(elapsed_ms);
@@ -376,6 +377,16 @@ fn needed(analysis: &Analysis, arm: usize, elapsed_ms: u64) -> Needed {
         }
     });
     Needed { devices, ms }
+}
+
+/// Units that one more device of the two arms is worth.
+fn each(analysis: &Analysis, arm: usize) -> f64 {
+    if analysis.plan.estimator == Estimator::TwoSample {
+        return 1.0;
+    }
+    let shares = analysis.srm.shares();
+    let both = (shares[0] + shares[arm]).max(1e-9);
+    (FULL * overlap(shares[0], shares[arm]) / both).max(1e-6)
 }
 
 /// Until both arms have as many as are read.

@@ -71,6 +71,11 @@ impl Moments {
         self.mean_y
     }
 
+    /// Sum of n.
+    pub fn total_n(&self) -> f64 {
+        self.mean_n * self.devices as f64
+    }
+
     /// Sample variance of y; 0 below two devices.
     pub fn variance(&self) -> f64 {
         self.over_devices(self.yy)

@@ -28,7 +28,7 @@ const TREND: f64 = 0.08;
 /// Steps of the canary.
 const STEPS: [f64; 5] = [0.01, 0.05, 0.10, 0.25, 0.50];
 /// Devices between two lessons of the bandit.
-const LESSON: u64 = 100;
+const LESSON: u64 = 250;
 /// Readings of a shadow's block.
 const BLOCK: u64 = 50;
 
