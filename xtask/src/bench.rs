@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: the benchmarks one after the other, and their figures beside the targets in one table at the end.
 //!
-//! Each is a bench target of the root package that prints its own tables; the lines of its last one, in Markdown, are picked out
+//! Each is a bench target that prints its own tables; the lines of its last one, in Markdown, are picked out
 //! of its output on the way. A missed target is not a failure here: it is said in the table.
 
 use anyhow::{Context, Result, bail};
@@ -22,6 +22,7 @@ Benchmarks:
   recovery      10,000 streams come back after kill -9
   subscribers   300 subscribers that never read: memory, and what the others feel
   promotion     a promotion and a rollback under 10,000 readings/s: errors, and p99 beside the p99 before
+  experiments   an analysis of 8 arms x 100,000 devices refreshed, all at once
   models        fused steps beside candle's own graphs, and beside onnxruntime with `-- --python PATH`
 
 ARGS go to the one benchmark that was chosen, for example:
@@ -36,33 +37,46 @@ minutes after the build; close what else the machine is doing.
 /// A benchmark, and whether it runs on PostgreSQL too.
 struct Bench {
     name: &'static str,
+    /// Where it lives, if not in the root package.
+    package: Option<&'static str>,
     on_postgres: bool,
 }
 
 /// All benchmarks in the order in which they run.
-const ALL: [Bench; 6] = [
+const ALL: [Bench; 7] = [
     Bench {
         name: "store",
+        package: None,
         on_postgres: true,
     },
     Bench {
         name: "road",
+        package: None,
         on_postgres: true,
     },
     Bench {
         name: "recovery",
+        package: None,
         on_postgres: true,
     },
     Bench {
         name: "subscribers",
+        package: None,
         on_postgres: false,
     },
     Bench {
         name: "promotion",
+        package: None,
         on_postgres: true,
     },
     Bench {
+        name: "experiments",
+        package: Some("tidegate-experiments"),
+        on_postgres: false,
+    },
+    Bench {
         name: "models",
+        package: None,
         on_postgres: false,
     },
 ];
@@ -87,7 +101,11 @@ pub fn run(args: &[String]) -> Result<()> {
     let mut figures: Vec<String> = Vec::new();
     for bench in &chosen {
         let mut cargo = shell::cargo();
-        cargo.args(["bench", "--bench", bench.name, "--"]);
+        cargo.arg("bench");
+        if let Some(package) = bench.package {
+            cargo.args(["--package", package]);
+        }
+        cargo.args(["--bench", bench.name, "--"]);
         let lines = shell::run_picking(cargo.args(&options.args), |line| line.starts_with("| "))?;
         // Each has the same head; one of them is enough.
         figures.extend(lines.into_iter().skip(usize::from(!figures.is_empty())));
@@ -189,9 +207,10 @@ mod tests {
 
     #[test]
     fn every_benchmark_is_in_the_help_and_in_the_manifest() {
-        let manifest = std::fs::read_to_string(shell::root().join("Cargo.toml"));
-        let manifest = manifest.expect("the workspace has a manifest");
-        for Bench { name, .. } in ALL {
+        for Bench { name, package, .. } in ALL {
+            let folder = package.map_or("", |package| package.trim_start_matches("tidegate-"));
+            let manifest = shell::root().join(folder).join("Cargo.toml");
+            let manifest = std::fs::read_to_string(manifest).expect("it has a manifest");
             assert!(HELP.contains(&format!("\n  {name} ")), "{name}");
             let target = format!("[[bench]]\nname = \"{name}\"");
             assert!(manifest.contains(&target), "{name}");
