@@ -18,6 +18,7 @@ use crate::sequential::exact::Exact;
 use crate::sequential::interval::{Difference, Sequence, Tuning};
 use crate::sequential::srm::Srm;
 use crate::verdict::{self, Report};
+use serde::{Deserialize, Serialize};
 
 /// Devices of an arm before its own mean takes the place of the mean of all.
 const OWN_MEAN: u64 = 5;
@@ -26,7 +27,7 @@ const OWN_MEAN: u64 = 5;
 pub(crate) const FULL: f64 = 4.0;
 
 /// What is kept of a challenger and a metric.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Pair {
     pub(crate) sequence: Sequence,
     pub(crate) latest: Option<Difference>,
@@ -35,7 +36,7 @@ pub(crate) struct Pair {
 }
 
 /// What is kept of an arm.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Arm {
     pub(crate) exposed: u64,
     pub(crate) matured: u64,
@@ -44,8 +45,8 @@ pub(crate) struct Arm {
     pub(crate) metrics: Vec<Moments>,
 }
 
-/// One experiment under analysis.
-#[derive(Debug, Clone)]
+/// One experiment under analysis. It can be stored and goes on where it was.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Analysis {
     pub(crate) plan: Plan,
     tunings: Vec<Tuning>,

@@ -275,6 +275,29 @@ fn four_devices_are_weighed_as_a_hand_does() {
 }
 
 #[test]
+fn an_analysis_that_was_stored_goes_on_where_it_was() {
+    let mut analysis = Analysis::new(Plan {
+        exact: true,
+        ..plan()
+    })
+    .unwrap();
+    let end = play(&mut analysis, [0.4, 0.3], 150, 9);
+    analysis.expose(1_000, 0, end);
+    let text = serde_json::to_string(&analysis).unwrap();
+    let mut stored: Analysis = serde_json::from_str(&text).unwrap();
+    for one in [&mut analysis, &mut stored] {
+        assert_eq!(one.expose(1_000, 0, end), Exposed::Known);
+        assert!(one.tally(1_000, 0, 1.0, 1.0, end));
+    }
+    let (mut a, mut b) = (analysis.report(2 * end), stored.report(2 * end));
+    // JSON numbers may differ in the last bit.
+    let p = |report: &mut Report| std::mem::take(&mut report.comparisons[0].p_exact).unwrap();
+    assert!((p(&mut a) - p(&mut b)).abs() < 1e-12);
+    assert_eq!(a.arms[0].matured, 76);
+    assert_eq!(a.comparisons[0].words, b.comparisons[0].words);
+}
+
+#[test]
 fn shares_cannot_move_under_an_estimator_for_a_fixed_split() {
     let mut analysis = Analysis::new(plan()).unwrap();
     assert!(

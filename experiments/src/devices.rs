@@ -8,6 +8,7 @@
 //! the queue; slots of frozen devices are used again. Time a reading: one look-up, about 50 ns.
 
 use crate::metric::Tally;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -59,7 +60,7 @@ pub struct Frozen<'a> {
     pub tallies: &'a [Tally],
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Open {
     device: u64,
     begins: u64,
@@ -71,7 +72,7 @@ struct Open {
 }
 
 /// All devices of one experiment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Devices {
     metrics: usize,
     horizon_ms: u64,

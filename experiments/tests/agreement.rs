@@ -9,6 +9,10 @@ use tidegate_experiments::sequential::interval::{Difference, Sequence, Tuning};
 use tidegate_experiments::sequential::srm::{self, Srm};
 use tidegate_experiments::special;
 
+/// A function of one number, and of two.
+type OfOne = fn(f64) -> f64;
+type OfTwo = fn(f64, f64) -> f64;
+
 fn fixtures(part: &str) -> Value {
     let all: Value = serde_json::from_str(include_str!("fixtures.json")).unwrap();
     all[part].clone()
@@ -34,7 +38,7 @@ fn assert_near(ours: f64, theirs: f64, what: &str) {
 #[test]
 fn the_functions_of_probability_agree_with_scipy() {
     let all = fixtures("special");
-    let one: [(&str, fn(f64) -> f64); 4] = [
+    let one: [(&str, OfOne); 4] = [
         ("ln_gamma", special::ln_gamma),
         ("normal_upper", special::normal_upper),
         ("normal_quantile", special::normal_quantile),
@@ -46,7 +50,7 @@ fn the_functions_of_probability_agree_with_scipy() {
             assert_near(ours(row[0]), row[1], &format!("{name}({})", row[0]));
         }
     }
-    let two: [(&str, fn(f64, f64) -> f64); 3] = [
+    let two: [(&str, OfTwo); 3] = [
         ("gamma_q", special::gamma_q),
         ("chi2_upper", special::chi2_upper),
         ("chi2_limit", special::chi2_limit),

@@ -1,7 +1,10 @@
 //! What the statistics must achieve, shown in worlds with a known truth and a look after every reading. `docs/EXPERIMENTS.md` has the tables
 //! of 1,000 worlds; here fewer, with room for chance, so that a mistake is seen in seconds.
 
+use tidegate_experiments::metric::{Direction, Form, Metric, Role};
+use tidegate_experiments::rng::Rng;
 use tidegate_experiments::simulate::{Kind, Rates, Setup, run};
+use tidegate_experiments::{Analysis, Plan, Verdict};
 
 fn rates(kind: Kind, effect: f64, worlds: u32) -> Rates {
     let setup = Setup {
@@ -58,6 +61,81 @@ fn an_effect_of_four_points_is_found_with_five_thousand_devices_an_arm() {
             rates.wrong_way
         );
     }
+}
+
+/// Four arms and a guardrail, all the same, looked at after every device: any verdict or harm in any arm is one false alarm of the whole.
+#[test]
+fn several_arms_and_a_guardrail_together_keep_the_error() {
+    let mut alarms = 0_u32;
+    for world in 0..300 {
+        let mut rng = Rng::part(21, world);
+        let mut analysis = Analysis::new(four_arms()).unwrap();
+        let wrong = (0..2_000_u64).any(|device| {
+            let arm = rng.below(4);
+            analysis.expose(device, arm, device);
+            for metric in 0..2 {
+                analysis.tally(
+                    device,
+                    metric,
+                    f64::from(u8::from(rng.chance(0.3))),
+                    1.0,
+                    device,
+                );
+            }
+            (1..4).any(|arm| {
+                analysis.verdict(arm, device) != Verdict::Collecting || analysis.harmed(arm)
+            })
+        });
+        alarms += u32::from(wrong);
+    }
+    // A primary and a guardrail at 5% each, corrected for three challengers.
+    assert!(alarms <= 30, "{alarms}");
+}
+
+fn four_arms() -> Plan {
+    let metric = |name: &str, role| Metric {
+        name: name.into(),
+        form: Form::Proportion,
+        role,
+        direction: Direction::LowerIsBetter,
+        margin: 0.0,
+    };
+    Plan {
+        arms: ["a", "b", "c", "d"].map(String::from).to_vec(),
+        shares: vec![0.25; 4],
+        horizon_ms: 1,
+        min_ms: 0,
+        planned_devices: 500.0,
+        ..Plan::two_arms(vec![
+            metric("errors", Role::Primary),
+            metric("alarms", Role::Guardrail),
+        ])
+    }
+}
+
+/// The truth lies in the interval at all looks together.
+#[test]
+fn the_interval_holds_the_truth_at_all_looks() {
+    let mut missed = 0_u32;
+    for world in 0..300 {
+        let mut rng = Rng::part(22, world);
+        let mut plan = four_arms();
+        plan.arms.truncate(2);
+        plan.shares = vec![0.5; 2];
+        let mut analysis = Analysis::new(plan).unwrap();
+        for device in 0..2_000_u64 {
+            let arm = rng.below(2);
+            analysis.expose(device, arm, device);
+            let failed = rng.chance([0.30, 0.35][arm]);
+            analysis.tally(device, 0, f64::from(u8::from(failed)), 1.0, device);
+            analysis.refresh(device);
+        }
+        let report = analysis.report(10_000);
+        let compared = &report.comparisons[0].metrics[0];
+        let (lower, upper) = (compared.lower.unwrap(), compared.upper.unwrap());
+        missed += u32::from(!(lower..=upper).contains(&0.05));
+    }
+    assert!(missed <= 15, "{missed}");
 }
 
 #[test]

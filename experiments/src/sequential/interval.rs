@@ -106,7 +106,7 @@ impl Tuning {
     /// when 1e12 do not suffice.
     pub fn units_needed(&self, effect: f64, variance: f64) -> Option<f64> {
         let shows = |units: f64| self.half_width(units) * (variance / units).sqrt() < effect;
-        if !(effect > 0.0 && variance >= 0.0) || !shows(1e12) {
+        if !(effect > 0.0 && variance >= 0.0 && shows(1e12)) {
             return None;
         }
         Some(crate::special::bisect(1.0, 1e12, shows).ceil())
@@ -123,14 +123,35 @@ pub fn rho_squared(alpha: f64, units: f64) -> f64 {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sequence {
     /// What every interval so far contains: from here ...
+    #[serde(with = "below")]
     pub lower: f64,
     /// ... to here. Below `lower` when no value fits all looks: the difference itself has moved.
+    #[serde(with = "above")]
     pub upper: f64,
     /// The least p-value of all looks; always valid.
     pub p: f64,
     /// Looks that changed something.
     pub looks: u64,
 }
+
+/// JSON has no infinity: a side on which nothing is known is written as null.
+macro_rules! unbounded {
+    ($name:ident, $nothing:expr) => {
+        mod $name {
+            use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+            pub(super) fn serialize<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
+                x.is_finite().then_some(*x).serialize(to)
+            }
+
+            pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+                Ok(Option::deserialize(from)?.unwrap_or($nothing))
+            }
+        }
+    };
+}
+unbounded!(below, f64::NEG_INFINITY);
+unbounded!(above, f64::INFINITY);
 
 impl Default for Sequence {
     fn default() -> Self {

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// Prior devices: the larger, the smaller the deviation it looks for first.
 const CONCENTRATION: f64 = 100.0;
 
+/// The log factor of what cannot happen: its p-value is 0, and unlike infinity it can be written as JSON.
+const BEYOND_DOUBT: f64 = 1e6;
+
 /// The test of one experiment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Srm {
@@ -50,7 +53,7 @@ impl Srm {
         self.ln_factor += if share > 0.0 {
             ((CONCENTRATION * share + seen) / ((CONCENTRATION + n) * share)).ln()
         } else {
-            f64::INFINITY
+            BEYOND_DOUBT
         };
         self.most = self.most.max(self.ln_past + self.ln_factor);
     }

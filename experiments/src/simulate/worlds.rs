@@ -320,7 +320,7 @@ fn bandit(setup: &Setup, rng: &mut Rng) -> Ending {
     let mut watch = watched(
         setup,
         Watch::new(setup, Form::Proportion, 1, |plan| {
-            plan.estimator = Estimator::Weighted
+            plan.estimator = Estimator::Weighted;
         }),
     );
     let rules = Bandit::new(
