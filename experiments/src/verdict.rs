@@ -189,11 +189,8 @@ pub(crate) fn report(analysis: &mut Analysis, now_ms: u64) -> Report {
     let found: Vec<Verdict> = (1..analysis.arms.len())
         .map(|arm| found(analysis, arm, elapsed_ms))
         .collect();
-    if analysis.srm_once.is_none() && found.iter().any(|one| *one != Verdict::Collecting) {
-        analysis.srm_once = Some(analysis.srm.p_once());
-    }
-    let broken = |p: f64| p < SRM_ALPHA;
-    let broken = broken(analysis.srm.p_live()) || analysis.srm_once.is_some_and(broken);
+    let decides = found.iter().any(|one| *one != Verdict::Collecting);
+    let broken = analysis.split_is_broken(decides);
     let comparisons = found
         .into_iter()
         .enumerate()
@@ -253,11 +250,19 @@ impl Analysis {
             .started_ms
             .map_or(0, |start| now_ms.saturating_sub(start));
         let found = found(self, arm, elapsed_ms);
-        if found != Verdict::Collecting && self.srm_once.is_none() {
+        if self.split_is_broken(found != Verdict::Collecting) {
+            Verdict::BrokenSplit
+        } else {
+            found
+        }
+    }
+
+    /// The live test, and the chi-square if a verdict is about to be given: that one is looked at once and remembered.
+    fn split_is_broken(&mut self, decides: bool) -> bool {
+        if decides && self.srm_once.is_none() {
             self.srm_once = Some(self.srm.p_once());
         }
-        let broken = self.srm.p_live() < SRM_ALPHA || self.srm_once.is_some_and(|p| p < SRM_ALPHA);
-        if broken { Verdict::BrokenSplit } else { found }
+        self.srm.p_live() < SRM_ALPHA || self.srm_once.is_some_and(|p| p < SRM_ALPHA)
     }
 
     /// Whether a guardrail of a challenger is harmed beyond its margin.

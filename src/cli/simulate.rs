@@ -111,7 +111,12 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn experiment(args: &ExperimentArgs) -> anyhow::Result<()> {
-    // Refused before minutes of work.
+    // What cannot be is refused before minutes of work.
+    for kind in &args.world.0 {
+        if let Err(error) = setup(args, *kind, args.effect).check() {
+            bail!("--{error}");
+        }
+    }
     let out = args
         .json
         .as_ref()
@@ -124,9 +129,9 @@ fn experiment(args: &ExperimentArgs) -> anyhow::Result<()> {
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for kind in &args.world.0 {
         eprintln!("{}: {} worlds", kind.name(), args.worlds);
-        without.push(rates(args, *kind, 0.0, threads)?);
+        without.push(simulate::run(&setup(args, *kind, 0.0), threads)?);
         if args.effect != 0.0 {
-            with.push(rates(args, *kind, args.effect, threads)?);
+            with.push(simulate::run(&setup(args, *kind, args.effect), threads)?);
         }
     }
     if !writes_standard(args) {
@@ -154,8 +159,8 @@ fn writes_standard(args: &ExperimentArgs) -> bool {
         .is_some_and(|path| path.as_os_str() == "-")
 }
 
-fn rates(args: &ExperimentArgs, kind: Kind, effect: f64, threads: usize) -> anyhow::Result<Rates> {
-    let setup = Setup {
+fn setup(args: &ExperimentArgs, kind: Kind, effect: f64) -> Setup {
+    Setup {
         kind,
         baseline: args.baseline,
         effect,
@@ -166,10 +171,6 @@ fn rates(args: &ExperimentArgs, kind: Kind, effect: f64, threads: usize) -> anyh
         alpha: args.alpha,
         planned_devices: args.planned_devices,
         margin: args.margin,
-    };
-    match simulate::run(&setup, threads) {
-        Ok(rates) => Ok(rates),
-        Err(error) => bail!("--{error}"),
     }
 }
 
@@ -192,6 +193,23 @@ fn needed(args: &ExperimentArgs) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ExperimentArgs,
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_before_a_world_is_played() {
+        let line = ["simulate", "--effect", "0.9", "--worlds", "1000000"];
+        let line = <Line as clap::Parser>::parse_from(line);
+        let error = experiment(&line.args).unwrap_err().to_string();
+        assert!(
+            error.starts_with("--effect: 1.1 is out of bounds"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn worlds_and_looks_are_read_or_refused_by_name() {
