@@ -85,6 +85,25 @@ fn equal_arms_are_found_equal_within_the_margin() {
     assert!(report.may_promote(1, true).is_ok() && report.may_promote(1, false).is_err());
 }
 
+/// Better by less than shows, but never worse by the margin: enough for who only wants not to lose.
+#[test]
+fn what_is_surely_not_worse_may_be_promoted_where_that_suffices() {
+    let mut plan = plan();
+    plan.metrics[0].margin = 0.05;
+    let mut analysis = Analysis::new(plan).unwrap();
+    let end = play(&mut analysis, [0.23, 0.20], 2_000, 3);
+    let report = analysis.report(end);
+    assert_eq!(
+        report.comparisons[0].verdict,
+        Verdict::Collecting,
+        "{}",
+        report.comparisons[0].words
+    );
+    assert!(report.comparisons[0].not_worse);
+    assert!(report.may_promote(1, true).is_ok() && report.may_promote(1, false).is_err());
+    assert!(report.p_split_once.is_some(), "the split was tested for it");
+}
+
 #[test]
 fn nothing_is_said_before_there_are_enough_devices_and_a_full_cycle() {
     let mut analysis = Analysis::new(plan()).unwrap();

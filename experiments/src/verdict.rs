@@ -86,6 +86,8 @@ pub struct Comparison {
     pub name: String,
     /// What is said of it.
     pub verdict: Verdict,
+    /// Not worse by the margin, whatever the verdict is: the interval lies above it. Never while the verdict may not be given.
+    pub not_worse: bool,
     /// By metric, as in the plan.
     pub metrics: Vec<Compared>,
     /// The exact process's p-value for the primary metric, where it is used.
@@ -149,7 +151,7 @@ impl Report {
         (one.verdict == Verdict::Worse).then(|| one.words.clone())
     }
 
-    /// Whether a challenger may take over: better (or, if `non_inferior` suffices, not worse by the margin), no guardrail harmed, feedback
+    /// Whether a challenger may take over: better (or, if `non_inferior` suffices, surely not worse by the margin), no guardrail harmed, feedback
     /// equally complete. What stands in the way otherwise, in words.
     ///
     /// # Errors
@@ -158,8 +160,7 @@ impl Report {
         let one = self
             .of(arm)
             .ok_or_else(|| format!("there is no challenger {arm}"))?;
-        let fits = one.verdict == Verdict::Better
-            || (non_inferior && one.verdict == Verdict::NoDifference);
+        let fits = one.verdict == Verdict::Better || (non_inferior && one.not_worse);
         if !fits {
             return Err(one.words.clone());
         }
@@ -189,7 +190,9 @@ pub(crate) fn report(analysis: &mut Analysis, now_ms: u64) -> Report {
     let found: Vec<Verdict> = (1..analysis.arms.len())
         .map(|arm| found(analysis, arm, elapsed_ms))
         .collect();
-    let decides = found.iter().any(|one| *one != Verdict::Collecting);
+    let decides = (1..)
+        .zip(&found)
+        .any(|(arm, one)| *one != Verdict::Collecting || not_worse(analysis, arm, elapsed_ms));
     let broken = analysis.split_is_broken(decides);
     let comparisons = found
         .into_iter()
@@ -240,6 +243,14 @@ fn found(analysis: &Analysis, arm: usize, elapsed_ms: u64) -> Verdict {
     } else {
         Verdict::Collecting
     }
+}
+
+/// Whether a challenger is surely not worse by the margin.
+fn not_worse(analysis: &Analysis, arm: usize, elapsed_ms: u64) -> bool {
+    let primary = analysis.primary();
+    let sequence = &analysis.pairs[arm - 1][primary].sequence;
+    let margin = analysis.plan.metrics[primary].margin;
+    elapsed_ms >= analysis.plan.min_ms && !sequence.contradicts_itself() && sequence.lower > -margin
 }
 
 impl Analysis {
@@ -312,6 +323,7 @@ fn comparison(analysis: &Analysis, arm: usize, verdict: Verdict, elapsed_ms: u64
         arm,
         name: analysis.plan.arms[arm].clone(),
         verdict,
+        not_worse: verdict != Verdict::BrokenSplit && not_worse(analysis, arm, elapsed_ms),
         coverage_differs: analysis.coverage[arm - 1].p < COVERAGE_ALPHA,
         metrics,
         p_exact,

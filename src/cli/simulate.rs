@@ -1,4 +1,4 @@
-//! `tidegate simulate experiment`: worlds with a known truth, played through the analysis that the server uses.
+//! `tidegate simulate experiment`: worlds with a known truth, played through the analysis itself.
 //!
 //! To plan an experiment (how many devices, how long) and to see what its verdicts are worth. Needs no server and no data.
 
