@@ -83,7 +83,7 @@ const SEES_MODELS: &[&str] = &[
 ];
 
 /// Crates that do no I/O, and what they must therefore not name, in code or manifest.
-const PURE_CRATES: &[&str] = &["models", "protocol"];
+const PURE_CRATES: &[&str] = &["experiments", "models", "protocol"];
 const IMPURE: &[&str] = &[
     "axum",
     "hyper",
@@ -92,6 +92,9 @@ const IMPURE: &[&str] = &[
     "tokio",
     "tokio-tungstenite",
 ];
+
+/// The server may use the statistics; they use nothing of ours.
+const STATISTICS: &str = "experiments";
 
 /// The only file that names bincode, so that the crate can be replaced.
 const BINCODE_HOME: &str = "protocol/src/codec.rs";
@@ -153,7 +156,7 @@ fn only_the_modules_listed_see_the_models() {
 }
 
 #[test]
-fn protocol_and_models_do_no_io() {
+fn the_pure_crates_do_no_io() {
     let mut broken = Vec::new();
     for folder in PURE_CRATES {
         for dependency in dependencies(&root().join(folder).join("Cargo.toml")) {
@@ -176,8 +179,27 @@ fn protocol_and_models_do_no_io() {
 }
 
 #[test]
+fn the_statistics_use_nothing_of_ours() {
+    let manifest = root().join(STATISTICS).join("Cargo.toml");
+    let ours = dependencies(&manifest).into_iter();
+    let broken: Vec<String> = ours
+        .filter(|name| name.starts_with("tidegate"))
+        .map(|name| format!("{STATISTICS}/Cargo.toml: must not depend on {name}"))
+        .collect();
+    assert_none(&broken);
+}
+
+#[test]
 fn one_file_names_bincode() {
-    let files = rust_files(&["src", "protocol", "models", "examples", "benches", "tests"]);
+    let files = rust_files(&[
+        "src",
+        "protocol",
+        "models",
+        "experiments",
+        "examples",
+        "benches",
+        "tests",
+    ]);
     let broken: Vec<String> = files
         .iter()
         .filter(|file| file.name != BINCODE_HOME && names_crate(&file.code, "bincode"))

@@ -1,7 +1,8 @@
 //! The commands of the `tidegate` binary.
 //!
 //! `serve` and `demo` start a server; `send` and `import` are devices, `bench` very many; `health` asks a server how it is; `reset` has a device
-//! calibrate anew; `replay` and `export` read the log; `model` is the repository of versions. Each command's flags are a struct in its file.
+//! calibrate anew; `replay` and `export` read the log; `model` is the repository of versions; `simulate` plays experiments. Each command's flags
+//! are a struct in its file.
 
 mod ask;
 pub mod backup;
@@ -18,6 +19,7 @@ pub mod rigs;
 mod said;
 pub mod send;
 pub mod serve;
+pub mod simulate;
 mod source;
 pub mod table;
 
@@ -48,6 +50,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     Export(export::ExportArgs),
     Model(model::ModelArgs),
+    Simulate(simulate::SimulateArgs),
     /// Ask a server whether it is ready.
     Health(health::HealthArgs),
     /// Copy the database to one file.
@@ -78,6 +81,7 @@ impl Cli {
             Command::Replay(args) => replay::run(args).await,
             Command::Export(args) => export::run(args).await,
             Command::Model(args) => model::run(args).await,
+            Command::Simulate(args) => simulate::run(args).await,
             Command::Health(args) => health::run(args).await,
             Command::Backup(args) => backup::backup(args).await,
             Command::Restore(args) => backup::restore(args).await,

@@ -23,7 +23,7 @@ pub fn tests_named(text: &str) -> BTreeSet<String> {
 
 /// Every function of the workspace by name.
 pub fn functions() -> BTreeSet<String> {
-    let files = rust_files(&["src", "tests", "protocol", "models"]);
+    let files = rust_files(&["src", "tests", "protocol", "models", "experiments"]);
     files.iter().flat_map(functions_of).collect()
 }
 

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: the benchmarks one after the other, and their figures beside the targets in one table at the end.
 //!
-//! Each is a bench target of the root package that prints its own tables; the lines of its last one, in Markdown, are picked out
+//! Each is a bench target that prints its own tables; the lines of its last one, in Markdown, are picked out
 //! of its output on the way. A missed target is not a failure here: it is said in the table.
 
 use anyhow::{Context, Result, bail};
@@ -34,6 +34,7 @@ Benchmarks:
   recovery      10,000 streams come back after kill -9
   subscribers   300 subscribers that never read: memory, and what the others feel
   promotion     a promotion and a rollback under 10,000 readings/s: errors, and p99 beside the p99 before
+  experiments   an analysis of 8 arms x 100,000 devices refreshed, all at once
   models        fused steps beside candle's own graphs, and beside onnxruntime with `-- --python PATH`
 
 ARGS go to the one benchmark that was chosen, for example:
@@ -50,6 +51,8 @@ struct Bench {
     name: &'static str,
     /// The bench target; one that has several says which of them.
     target: &'static str,
+    /// Where it lives, if not in the root package.
+    package: Option<&'static str>,
     on_postgres: bool,
     /// What makes it short.
     quick: &'static [&'static str],
@@ -60,6 +63,7 @@ impl Bench {
         Self {
             name,
             target: "road",
+            package: None,
             on_postgres,
             quick: &["--quick"],
         }
@@ -73,14 +77,22 @@ impl Bench {
         Self {
             name,
             target: name,
+            package: None,
             on_postgres,
             quick,
+        }
+    }
+
+    const fn of(self, package: &'static str) -> Self {
+        Self {
+            package: Some(package),
+            ..self
         }
     }
 }
 
 /// All benchmarks in the order in which they run.
-const ALL: [Bench; 13] = [
+const ALL: [Bench; 14] = [
     Bench::road("throughput", true),
     Bench::road("half-load", true),
     Bench::road("idle", false),
@@ -93,6 +105,7 @@ const ALL: [Bench; 13] = [
     Bench::of_its_own("recovery", true, &["--streams", "500", "--runs", "1"]),
     Bench::of_its_own("subscribers", false, &["--seconds", "1"]),
     Bench::of_its_own("promotion", true, &["--seconds", "1"]),
+    Bench::of_its_own("experiments", false, &[]).of("tidegate-experiments"),
     Bench::of_its_own("models", false, &[]),
 ];
 
@@ -146,7 +159,11 @@ pub fn run(args: &[String]) -> Result<()> {
 
 fn run_one(bench: &Bench, options: &Options) -> Result<Vec<String>> {
     let mut cargo = shell::cargo();
-    cargo.args(["bench", "--bench", bench.target, "--"]);
+    cargo.arg("bench");
+    if let Some(package) = bench.package {
+        cargo.args(["--package", package]);
+    }
+    cargo.args(["--bench", bench.target, "--"]);
     if bench.target == "road" {
         cargo.args(["--part", bench.name]);
     }
@@ -289,9 +306,16 @@ mod tests {
 
     #[test]
     fn every_benchmark_is_in_the_help_and_in_the_manifest() {
-        let manifest = std::fs::read_to_string(shell::root().join("Cargo.toml"));
-        let manifest = manifest.expect("the workspace has a manifest");
-        for Bench { name, target, .. } in ALL {
+        for Bench {
+            name,
+            target,
+            package,
+            ..
+        } in ALL
+        {
+            let folder = package.map_or("", |package| package.trim_start_matches("tidegate-"));
+            let manifest = shell::root().join(folder).join("Cargo.toml");
+            let manifest = std::fs::read_to_string(manifest).expect("it has a manifest");
             assert!(HELP.contains(&format!("\n  {name} ")), "{name}");
             let target = format!("[[bench]]\nname = \"{target}\"");
             assert!(manifest.contains(&target), "{name}");
