@@ -239,7 +239,7 @@ impl Pipeline {
             None => None,
             Some(served) => {
                 let patience = self.config.connections.overload_close;
-                let turn = self.turns.wait(&served.line, patience).await;
+                let turn = Box::pin(self.turns.wait(&served.line, patience)).await;
                 Some(turn.ok_or(TakeError::Overloaded)?)
             }
         };
@@ -312,7 +312,8 @@ impl Pipeline {
             self.writer.reserve(rows).await
         };
         let patience = self.config.connections.overload_close;
-        match tokio::time::timeout(patience, waiting).await {
+        // Boxed, as it is seldom needed: its size would weigh on every connection.
+        match Box::pin(tokio::time::timeout(patience, waiting)).await {
             Ok(permits) => permits.ok_or(TakeError::Stopping),
             Err(_) => Err(health.full().map_or(TakeError::Overloaded, TakeError::Full)),
         }

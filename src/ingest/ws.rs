@@ -368,37 +368,49 @@ impl Stream {
         {
             return Ok(());
         }
-        let (socket, codec) = (&mut self.socket, self.codec);
-        let messages = self
-            .replies
-            .iter()
-            .chain(&self.drained.messages)
-            .chain(&ack);
         let start = Instant::now();
-        let sending = async {
-            for message in messages {
-                socket.feed(frame(codec, message.to_bytes(codec))).await?;
-            }
-            socket.flush().await
-        };
-        // A device that does not read is not read from; past the liveness deadline it is gone.
-        let connections = &self.pipeline.config().connections;
-        match tokio::time::timeout(connections.ping + connections.pong, sending).await {
-            Ok(sent) => sent?,
-            Err(_) => {
-                return Err(Ending::close(
-                    CloseCode::TooSlow,
-                    ErrorCode::TooSlow,
-                    "replies are not read",
-                ));
-            }
-        }
+        self.send(ack).await?;
         self.replies.clear();
         self.link.outbox.pay(&self.drained);
         self.pipeline.rates.took(Stage::Push, start.elapsed());
         match self.drained.closing.take() {
             Some(closing) => Err(Ending::Close(closing)),
             None => Ok(()),
+        }
+    }
+
+    /// Sends replies, what waited for commits, and `ack`, in one flush.
+    async fn send(&mut self, ack: Option<ServerMessage>) -> Result<(), Ending> {
+        let (socket, codec) = (&mut self.socket, self.codec);
+        let messages = self
+            .replies
+            .iter()
+            .chain(&self.drained.messages)
+            .chain(&ack);
+        let sending = async {
+            for message in messages {
+                socket.feed(frame(codec, message.to_bytes(codec))).await?;
+            }
+            socket.flush().await
+        };
+        let mut sending = std::pin::pin!(sending);
+        // The kernel mostly takes all at once; only where it does not, there is a clock.
+        if let Some(sent) = sending.as_mut().now_or_never() {
+            return Ok(sent?);
+        }
+        // A device that does not read is not read from; past the liveness deadline it is gone.
+        let connections = &self.pipeline.config().connections;
+        let patience = connections.ping + connections.pong;
+        match Box::pin(tokio::time::timeout(patience, sending)).await {
+            Ok(sent) => Ok(sent?),
+            Err(_) => {
+                let message = "replies are not read";
+                Err(Ending::close(
+                    CloseCode::TooSlow,
+                    ErrorCode::TooSlow,
+                    message,
+                ))
+            }
         }
     }
 

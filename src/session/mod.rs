@@ -24,6 +24,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
+/// Silence after which a session gives back the room of a busier time.
+const BUSY: Duration = Duration::from_secs(10);
+
 /// A session behind its lock; never locked across an await.
 pub type SessionCell = Mutex<Session>;
 
@@ -96,7 +99,8 @@ impl Sessions {
         self.map.is_empty()
     }
 
-    /// Takes out every session that rests and was silent for `idle`: no connection, nothing pending.
+    /// Takes out every session that rests and was silent for `idle`: no connection, nothing pending. Who stays gives back the room of a
+    /// busier time.
     pub fn sweep(&self, idle: Duration) {
         self.map.retain(|_, slot| {
             let Some(session) = slot.get() else {
@@ -110,8 +114,12 @@ impl Sessions {
             if session.retired {
                 return false;
             }
-            let keep = !session.is_resting() || session.seen.elapsed() < idle;
+            let silent = session.seen.elapsed();
+            let keep = !session.is_resting() || silent < idle;
             session.retired = !keep;
+            if keep && silent > BUSY {
+                session.slim();
+            }
             keep
         });
     }

@@ -187,6 +187,12 @@ impl Session {
         self.ring.is_empty() && self.holder.is_none()
     }
 
+    /// Gives back room that a busier time has left.
+    pub fn slim(&mut self) {
+        self.ring.shrink_to_fit();
+        self.witnesses.shrink_to_fit();
+    }
+
     /// Rows on their way to the store.
     pub fn pending(&self) -> usize {
         self.ring.len()

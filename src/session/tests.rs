@@ -76,3 +76,10 @@ fn witnesses_that_do_not_all_fit_are_not_kept_in_part() {
     assert!(!session.watch([witness(Hears::Row), witness(Hears::Publish(7))]));
     assert_eq!(session.settle(&row).len(), 1);
 }
+
+#[test]
+fn a_session_is_as_large_as_it_is_planned() {
+    // With its cell and its place in the map: what each of a million resting devices costs beside its model's state.
+    let size = std::mem::size_of::<SessionCell>();
+    assert!(size <= 400, "{size}");
+}
