@@ -335,11 +335,25 @@ async fn tick(site: Arc<Site>) {
             uptime_s: started.elapsed().as_secs(),
         });
         before = now;
-        notice_gone(&site);
-        if swept.elapsed() > between_sweeps {
+        let sweeps = swept.elapsed() > between_sweeps;
+        if sweeps {
             swept = Instant::now();
+        }
+        look_around(&site, sweeps).await;
+    }
+}
+
+/// Looks at every device and perhaps every session, on a thread of its own: a million of them would hold up whoever shares a worker.
+async fn look_around(site: &Arc<Site>, sweeps: bool) {
+    let site = Arc::clone(site);
+    let looking = tokio::task::spawn_blocking(move || {
+        notice_gone(&site);
+        if sweeps {
             sweep(&site.pipeline);
         }
+    });
+    if let Err(error) = looking.await {
+        tracing::error!(%error, "devices could not be looked at");
     }
 }
 

@@ -39,7 +39,7 @@ const MOST_CONNECTIONS: i64 = 1_000_000;
 /// Exits with 0 only when every reading was answered and acked and no connection was lost.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
-    /// The server, ws://HOST:PORT or http://HOST:PORT, or the broker that it listens to, mqtt://[USER:PASSWORD@]HOST[:PORT].
+    /// The server, `ws://HOST:PORT` or `http://HOST:PORT`, or the broker that it listens to, `mqtt://[USER:PASSWORD@]HOST[:PORT]`.
     #[arg(long, env = "TIDEGATE_URL", default_value = super::send::DEFAULT_URL)]
     pub url: String,
     /// The endpoint.

@@ -2,7 +2,7 @@
 //!
 //! Edges are quantiles of the reference (training data, or the first readings in production), 128 at most, so that a reference
 //! takes 2 KiB a feature whatever it was made of, and every live window 1 KiB. Counts merge by adding: windows of minutes make hours, devices
-//! make a fleet. Missing values are counted apart and compared as a share. Bins are closed on the right: a bin holds edge[i-1] < x <= edge[i].
+//! make a fleet. Missing values are counted apart and compared as a share. Bins are closed on the right: a bin holds `edge[i-1] < x <= edge[i]`.
 
 use serde::{Deserialize, Serialize};
 

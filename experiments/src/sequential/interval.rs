@@ -9,7 +9,7 @@
 //! - one-sided half-width, rho for 2a: se sqrt(2 K / (N rho^2) ln(1 + sqrt(K) / (2a)));
 //! - rho = sqrt((-2 ln a + ln(1 - 2 ln a)) / N*), N* fixed before the start: where the interval is tightest.
 //!
-//! It is asymptotic: not to be read before some 100 units an arm ([`crate::analysis::Plan::min_devices`]).
+//! It is asymptotic: not to be read before some 100 units an arm ([`crate::plan::Plan::min_devices`]).
 
 use serde::{Deserialize, Serialize};
 
