@@ -3,6 +3,7 @@
 //! Runs in commit order on a task of its own, beside the writer's next commit, and never waits.
 
 use super::{Arrival, Arrived, Link, prediction};
+use crate::experiment;
 use crate::push::{Hub, Outbox};
 use crate::session::{Hears, SessionCell};
 use crate::store::writer::{CommitSink, Entry};
@@ -72,15 +73,22 @@ impl Origin {
 pub struct Recorder {
     hub: Arc<Hub>,
     rollups: Feed,
+    experiments: experiment::Feed,
     rates: Arc<Rates>,
 }
 
 impl Recorder {
-    /// A recorder that feeds the hub and the roll-ups.
-    pub fn new(hub: Arc<Hub>, rollups: Feed, rates: Arc<Rates>) -> Self {
+    /// A recorder that feeds the hub, the roll-ups and the experiments.
+    pub fn new(
+        hub: Arc<Hub>,
+        rollups: Feed,
+        experiments: experiment::Feed,
+        rates: Arc<Rates>,
+    ) -> Self {
         Self {
             hub,
             rollups,
+            experiments,
             rates,
         }
     }
@@ -97,6 +105,7 @@ impl CommitSink<Origin> for Recorder {
         }
         self.rates.committed(samples.len());
         self.rollups.committed(&samples);
+        self.experiments.committed(&samples);
         self.hub.committed(samples);
     }
 

@@ -13,6 +13,7 @@ mod common;
 mod connections;
 mod copies;
 mod devices;
+mod experiments;
 mod faults;
 mod http;
 mod lifecycle;
