@@ -4,7 +4,7 @@
 //! device gets the same arm for as long as the split stays, without a look-up, and that a device is in one experiment of an endpoint at most: the
 //! one that began first where independent ones both want it. Loads nothing: whether an arm's version can serve is the caller's to see.
 
-use super::definition::Definition;
+use super::definition::{Definition, Kind};
 use crate::store::ExperimentRow;
 use crate::stream::{ArmRef, now_ms};
 use parking_lot::RwLock;
@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use tidegate_experiments::assignment::{Split, bucket};
+use tidegate_experiments::bandit::Bandit;
 use tokio::sync::watch;
 
 /// An experiment that devices may be in.
@@ -28,6 +29,8 @@ pub struct Live {
     /// Whether devices come in; else it keeps those it has.
     enrols: bool,
     labels: Vec<Arc<str>>,
+    /// What it has learned, if it learns.
+    bandit: Option<Arc<Bandit>>,
 }
 
 /// A device's place.
@@ -40,10 +43,20 @@ pub struct Placement {
 }
 
 impl Live {
-    /// From its row; `None` when its declaration makes no split.
-    pub fn new(row: &ExperimentRow, definition: &Arc<Definition>) -> Option<Self> {
+    /// From its row, and what it has learned so far; `None` when its declaration makes no split.
+    pub fn new(
+        row: &ExperimentRow,
+        definition: &Arc<Definition>,
+        learned: Option<&Arc<Bandit>>,
+    ) -> Option<Self> {
         let arms = 0..definition.arms.len();
+        let bandit = match (definition.kind, learned) {
+            (Kind::Bandit, Some(learned)) => Some(Arc::clone(learned)),
+            (Kind::Bandit, None) => Some(Arc::new(definition.bandit().ok()?)),
+            _ => None,
+        };
         Some(Self {
+            bandit,
             id: row.id,
             split: definition.split(row.step).ok()?,
             slice: match definition.independent {
@@ -59,17 +72,27 @@ impl Live {
     /// The place of a device that is in `current` now.
     fn place(&self, device: &str, current: Option<&str>) -> Option<Placement> {
         let name = &self.definition.name;
+        let mine = self
+            .labels
+            .iter()
+            .position(|label| Some(&**label) == current);
+        if let (Some(bandit), Some(mine)) = (&self.bandit, mine) {
+            // Drawn once, whatever was learned since.
+            let share = bandit.shares()[mine];
+            return Some(self.placement(mine, bucket(name, device), share));
+        }
         if !self.enrols {
-            let mine = self
-                .labels
-                .iter()
-                .position(|label| Some(&**label) == current)?;
+            let mine = mine?;
             return Some(self.placement(mine, bucket(name, device), self.split.shares()[mine]));
         }
         if let Some(slice) = &self.slice
             && !slice.contains(&bucket(&self.definition.layer, device))
         {
             return None;
+        }
+        if let Some(bandit) = &self.bandit {
+            let (arm, propensity) = bandit.draw(name, device);
+            return Some(self.placement(arm, bucket(name, device), propensity));
         }
         let drawn = self.split.assign(name, device)?;
         Some(self.placement(drawn.arm, drawn.bucket, drawn.propensity))
@@ -133,7 +156,7 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use super::super::definition::tests::{ab, canary};
+    use super::super::definition::tests::{ab, bandit, canary};
     use super::*;
     use crate::store::NewExperiment;
 
@@ -156,7 +179,7 @@ mod tests {
 
     fn live(id: i64, definition: &Definition, state: &str, step: u32) -> Live {
         let row = row(id, definition, state, step);
-        Live::new(&row, &Arc::new(definition.clone())).unwrap()
+        Live::new(&row, &Arc::new(definition.clone()), None).unwrap()
     }
 
     fn arm(board: &Board, device: &str, current: Option<&str>) -> Option<String> {
@@ -213,6 +236,44 @@ mod tests {
         let label = |index| arm(&board, &format!("rig-{index}"), None).unwrap();
         let in_third = (0..1_000).filter(|index| label(*index).starts_with("three/"));
         assert_eq!(in_third.count(), 1_000 - in_first);
+    }
+
+    #[test]
+    fn a_bandit_draws_a_device_once_and_new_ones_by_what_it_has_learned() {
+        let definition = bandit("learns");
+        let board = Board::default();
+        board.replace([live(1, &definition, "running", 0)]);
+        let first: Vec<_> = (0..400)
+            .map(|index| arm(&board, &format!("rig-{index}"), None))
+            .collect();
+        let challenged = |arms: &[Option<String>]| {
+            arms.iter()
+                .flatten()
+                .filter(|arm| *arm == "learns/challenger")
+                .count()
+        };
+        assert!((150..250).contains(&challenged(&first)));
+        let mut learned = definition.bandit().unwrap();
+        let moments = |y: f64| {
+            let mut moments = tidegate_experiments::metric::Moments::default();
+            (0..50).for_each(|index| moments.push(y + f64::from(index % 2) * 0.01, 1.0));
+            moments
+        };
+        // Lower is better: the challenger is.
+        learned.learn(&[moments(0.5), moments(0.1)]);
+        let row = row(1, &definition, "running", 0);
+        let known = Live::new(&row, &Arc::new(definition), Some(&Arc::new(learned))).unwrap();
+        board.replace([known]);
+        for (index, before) in first.iter().enumerate() {
+            assert_eq!(
+                arm(&board, &format!("rig-{index}"), before.as_deref()),
+                *before
+            );
+        }
+        let later: Vec<_> = (400..800)
+            .map(|index| arm(&board, &format!("rig-{index}"), None))
+            .collect();
+        assert!(challenged(&later) > 350, "{}", challenged(&later));
     }
 
     #[test]

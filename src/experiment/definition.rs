@@ -3,14 +3,15 @@
 //! Pure: what versions there are is passed in. Promises that a definition that passed [`Definition::check`] gives a plan that can be analysed
 //! and a split in which every arm has devices. Nothing in it changes afterwards.
 
+use super::measure::{MetricDefinition, check_metric};
 use crate::inference::{Engine, NoVersion, ServedEndpoint};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use tidegate_experiments::assignment::{BUCKETS, Layer, Split};
-use tidegate_experiments::metric::outcome::Known;
+use tidegate_experiments::assignment::{BUCKETS, Layer, Split, fnv1a32};
+use tidegate_experiments::bandit::Bandit;
 use tidegate_experiments::plan::{DAY_MS, Estimator};
 use tidegate_experiments::sequential::breaker::Limit;
-use tidegate_experiments::{Direction, Form, Metric, Plan, Role};
+use tidegate_experiments::{Plan, Role};
 
 /// Steps of a ramp.
 const MAX_STEPS: usize = 32;
@@ -27,6 +28,10 @@ pub enum Kind {
     Ab,
     /// A challenger that gets more and more of the fleet.
     Canary,
+    /// Challengers get the readings and are heard by nobody.
+    Shadow,
+    /// Each new device goes to an arm with the probability that this is the best one.
+    Bandit,
 }
 
 /// One arm.
@@ -40,28 +45,6 @@ pub struct ArmDefinition {
     /// Its share; all weights sum to 1. A canary has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-}
-
-/// One metric.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MetricDefinition {
-    /// What is measured.
-    pub measure: Known,
-    /// What it is called; the measure's name where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// What it decides.
-    pub role: Role,
-    /// Which way is good.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub direction: Option<Direction>,
-    /// The smallest difference that matters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub margin: Option<f64>,
-    /// How it comes from the sums; the measure's own where left out, a mean a device where the split moves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub form: Option<Form>,
 }
 
 /// One step of a canary's ramp.
@@ -100,6 +83,21 @@ pub struct Definition {
     /// Share of its devices that take part; the rest keeps production.
     #[serde(default = "one")]
     pub coverage: f64,
+    /// The share that a bandit leaves to every arm at least.
+    #[serde(default = "floor")]
+    pub floor: f64,
+    /// How often a bandit learns.
+    #[serde(default = "learn")]
+    pub learn_s: f64,
+    /// How long the blocks are over which a shadow is compared: longer than readings hang together.
+    #[serde(default = "block")]
+    pub block_s: f64,
+    /// Blocks after which a shadow's interval is tightest.
+    #[serde(default = "planned_blocks")]
+    pub planned_blocks: f64,
+    /// Blocks before a shadow's interval is read.
+    #[serde(default = "min_blocks")]
+    pub min_blocks: u64,
     /// A canary's ramp.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ramp: Vec<StepDefinition>,
@@ -133,7 +131,7 @@ pub struct Definition {
     /// Promote a challenger when it may be.
     #[serde(default)]
     pub auto_promote: bool,
-    /// Take challengers back when one is worse, harms a guardrail, or plainly does not work. A canary does so unless told otherwise.
+    /// Take challengers back when one is worse, harms a guardrail, or plainly does not work. A canary and a shadow do so unless told otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_rollback: Option<bool>,
     /// "No difference beyond the margin" suffices for a promotion.
@@ -152,6 +150,21 @@ fn layer() -> String {
 }
 fn whole() -> [f64; 2] {
     [0.0, 1.0]
+}
+fn floor() -> f64 {
+    0.05
+}
+fn learn() -> f64 {
+    60.0
+}
+fn block() -> f64 {
+    60.0
+}
+fn planned_blocks() -> f64 {
+    1_440.0
+}
+fn min_blocks() -> u64 {
+    30
 }
 fn one() -> f64 {
     1.0
@@ -192,7 +205,7 @@ pub struct DefinitionError {
 }
 
 /// A field that is wrong.
-fn wrong(message: impl Into<String>) -> DefinitionError {
+pub(super) fn wrong(message: impl Into<String>) -> DefinitionError {
     DefinitionError {
         code: "bad_request",
         message: message.into(),
@@ -216,7 +229,8 @@ impl Definition {
         self.slice_of()?;
         self.split(0)?;
         for (index, metric) in self.metrics.iter().enumerate() {
-            check_metric(index, metric, endpoint.manifest.task.as_str())?;
+            let task = endpoint.manifest.task.as_str();
+            check_metric(index, metric, task, self.kind)?;
         }
         let plan = self.plan();
         plan.check().map_err(|error| wrong(error.to_string()))?;
@@ -248,6 +262,8 @@ impl Definition {
         match self.kind {
             Kind::Ab => self.check_weights(),
             Kind::Canary => self.check_ramp(endpoint),
+            Kind::Shadow => self.check_shadow(endpoint),
+            Kind::Bandit => self.check_bandit(),
         }
     }
 
@@ -263,18 +279,71 @@ impl Definition {
         }
     }
 
+    fn check_shadow(&self, endpoint: &ServedEndpoint) -> Result<(), DefinitionError> {
+        if self.arms.iter().any(|arm| arm.weight.is_some()) || !self.ramp.is_empty() {
+            return Err(wrong(
+                "arms: a shadow has no weights and no ramp: every challenger gets every reading",
+            ));
+        }
+        self.check_control(endpoint)?;
+        if !(self.coverage > 0.0 && self.coverage <= 1.0) {
+            return Err(wrong(format!(
+                "coverage: {} is not above 0 and at most 1",
+                self.coverage
+            )));
+        }
+        if !(self.planned_blocks >= 2.0 && self.planned_blocks <= 1e9) || self.min_blocks < 2 {
+            return Err(wrong("planned_blocks is 2 to 1e9, min_blocks at least 2"));
+        }
+        Ok(())
+    }
+
+    fn check_bandit(&self) -> Result<(), DefinitionError> {
+        if self.arms.iter().any(|arm| arm.weight.is_some()) || !self.ramp.is_empty() {
+            return Err(wrong(
+                "arms: a bandit has no weights and no ramp: it learns them",
+            ));
+        }
+        if self.coverage < 1.0 {
+            return Err(wrong(
+                "coverage: a bandit takes all devices of its slice; give it a smaller slice",
+            ));
+        }
+        self.bandit().map(|_| ())
+    }
+
+    /// A bandit that has learned nothing yet.
+    ///
+    /// # Errors
+    /// A floor that is none, or a primary metric that it cannot learn from.
+    pub fn bandit(&self) -> Result<Bandit, DefinitionError> {
+        let primary = self.metrics.iter().find(|one| one.role == Role::Primary);
+        let primary = primary.or(self.metrics.first()).map(|one| one.metric(true));
+        let primary = primary.ok_or_else(|| wrong("metrics: exactly one is primary, not 0"))?;
+        let seed = u64::from(fnv1a32(self.name.as_bytes()));
+        let (form, direction) = (primary.form, primary.direction);
+        Bandit::new(self.arms.len(), form, direction, self.floor, seed)
+            .map_err(|error| wrong(error.to_string()))
+    }
+
+    /// What everybody else gets is what challengers are compared with.
+    fn check_control(&self, endpoint: &ServedEndpoint) -> Result<(), DefinitionError> {
+        let production = endpoint.production.reference.to_string();
+        match self.arms.first() {
+            Some(control) if control.version != production => Err(wrong(format!(
+                "arms[0].version: the control is the version in production, {production}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     fn check_ramp(&self, endpoint: &ServedEndpoint) -> Result<(), DefinitionError> {
         if self.arms.len() != 2 || self.arms.iter().any(|arm| arm.weight.is_some()) {
             return Err(wrong(
                 "arms: a canary has two, the control and the challenger, without weights: its ramp says who gets how much",
             ));
         }
-        let production = endpoint.production.reference.to_string();
-        if self.arms[0].version != production {
-            return Err(wrong(format!(
-                "arms[0].version: the control of a canary is the version in production, {production}"
-            )));
-        }
+        self.check_control(endpoint)?;
         if !(1..=MAX_STEPS).contains(&self.ramp.len()) {
             return Err(wrong(format!(
                 "ramp: {} steps; a canary has 1 to {MAX_STEPS}",
@@ -310,6 +379,8 @@ impl Definition {
             ("horizon_s", self.horizon_s, 0.001),
             ("wait_s", self.wait_s, 0.0),
             ("min_s", self.min_s, 0.0),
+            ("block_s", self.block_s, 0.001),
+            ("learn_s", self.learn_s, 0.001),
             ("breaker_window_s", self.breaker_window_s, 1.0),
         ];
         for (field, value, least) in times {
@@ -347,12 +418,15 @@ impl Definition {
         &self,
         others: impl Iterator<Item = &'a Self>,
     ) -> Result<(), DefinitionError> {
-        if self.independent {
+        if self.independent || self.kind == Kind::Shadow {
             return Ok(());
         }
         let mut layer = Layer::new(&self.layer).map_err(|error| wrong(error.to_string()))?;
         let same = |other: &&Self| {
-            !other.independent && other.endpoint == self.endpoint && other.layer == self.layer
+            !other.independent
+                && other.kind != Kind::Shadow
+                && other.endpoint == self.endpoint
+                && other.layer == self.layer
         };
         for other in others.filter(same) {
             // Two that run were both let in.
@@ -375,6 +449,10 @@ impl Definition {
                 let weights = self.arms.iter().map(|arm| arm.weight.unwrap_or_default());
                 Split::new(&weights.collect::<Vec<_>>(), self.coverage)
             }
+            Kind::Shadow | Kind::Bandit => {
+                let each = 1.0 / self.arms.len().max(1) as f64;
+                Split::new(&vec![each; self.arms.len()], 1.0)
+            }
             Kind::Canary => {
                 let step = self.ramp.get(step as usize).or(self.ramp.last());
                 Split::canary(step.map_or(0.0, |step| step.share))
@@ -385,7 +463,7 @@ impl Definition {
 
     /// What its analysis is told.
     pub fn plan(&self) -> Plan {
-        let moves = self.kind == Kind::Canary;
+        let moves = matches!(self.kind, Kind::Canary | Kind::Bandit);
         let metrics = self.metrics.iter().map(|metric| metric.metric(moves));
         let shares = self.split(0).map(|split| split.shares());
         let ms = |s: f64| (s * 1e3).round() as u64;
@@ -411,71 +489,14 @@ impl Definition {
 
     /// Whether challengers are taken back without a person.
     pub fn rolls_back(&self) -> bool {
-        self.auto_rollback.unwrap_or(self.kind == Kind::Canary)
+        let careful = matches!(self.kind, Kind::Canary | Kind::Shadow);
+        self.auto_rollback.unwrap_or(careful)
     }
 
     /// `experiment/arm`, as samples keep it.
     pub fn label(&self, arm: usize) -> String {
         format!("{}/{}", self.name, self.arms[arm].name)
     }
-}
-
-impl MetricDefinition {
-    fn metric(&self, moves: bool) -> Metric {
-        let own = match self.measure.form() {
-            Form::Ratio if moves => Form::Mean,
-            form => form,
-        };
-        Metric {
-            name: self.name.clone().unwrap_or_else(|| word(self.measure)),
-            form: self.form.unwrap_or(own),
-            role: self.role,
-            direction: self.direction.unwrap_or(self.measure.direction()),
-            margin: self.margin.unwrap_or_default(),
-        }
-    }
-}
-
-/// The measure's name, as it is declared.
-fn word(measure: Known) -> String {
-    match serde_json::to_value(measure) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => format!("{measure:?}"),
-    }
-}
-
-fn check_metric(
-    index: usize,
-    metric: &MetricDefinition,
-    task: &str,
-) -> Result<(), DefinitionError> {
-    let name = word(metric.measure);
-    if metric.direction.is_none() {
-        return Err(wrong(format!(
-            "metrics[{index}].direction: missing for `{name}`: higher_is_better or lower_is_better"
-        )));
-    }
-    if metric.margin.is_none() {
-        return Err(wrong(format!(
-            "metrics[{index}].margin: missing for `{name}`: the smallest difference that matters, such as 0.01"
-        )));
-    }
-    let fits = match metric.measure {
-        Known::Accuracy => matches!(task, "classification" | "anomaly"),
-        Known::LogLoss => task == "classification",
-        Known::F1 | Known::FalseAlarmRate | Known::AnomalyShare | Known::MeanScore => {
-            task == "anomaly"
-        }
-        Known::Mae | Known::Rmse => matches!(task, "regression" | "forecast"),
-        Known::Disagreement => false,
-        Known::OverBudget | Known::Nacks | Known::MissingPredictions => true,
-    };
-    if !fits {
-        return Err(wrong(format!(
-            "metrics[{index}].measure: `{name}` cannot be measured here: the endpoint's task is {task}"
-        )));
-    }
-    Ok(())
 }
 
 fn check_name(field: &str, name: &str, most: usize) -> Result<(), DefinitionError> {

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::inference::load_zoo;
+use tidegate_experiments::Form;
+use tidegate_experiments::metric::outcome::Known;
 
 pub fn definition(name: &str, kind: Kind) -> Definition {
     let text = serde_json::json!({
@@ -34,6 +36,11 @@ pub fn canary(name: &str) -> Definition {
     let step = |share| StepDefinition { share, hold_s: 1.0 };
     definition.ramp = vec![step(0.01), step(0.1), step(1.0)];
     definition
+}
+
+/// Two arms, learned.
+pub fn bandit(name: &str) -> Definition {
+    definition(name, Kind::Bandit)
 }
 
 /// The built-in models, known to no store.
@@ -124,6 +131,48 @@ fn a_canary_grows_from_the_version_in_production() {
     assert!(said(|d| d.ramp[1].share = 0.005).contains("a ramp only grows"));
     assert!(said(|d| d.arms[0].version = "autoencoder/1.0.0".into()).contains("in production"));
     assert!(said(|d| d.arms[0].weight = Some(0.5)).starts_with("arms: a canary has two"));
+}
+
+#[test]
+fn a_bandit_has_a_floor_and_learns_from_a_mean() {
+    let engine = engine();
+    bandit("one").check(&engine).expect("a good one");
+    let said = |change: fn(&mut Definition)| {
+        let mut definition = bandit("one");
+        change(&mut definition);
+        definition.check(&engine).expect_err("refused").message
+    };
+    assert!(said(|d| d.floor = 0.7).starts_with("floor: 0.7"));
+    assert!(said(|d| d.arms[0].weight = Some(0.5)).contains("it learns them"));
+    assert!(said(|d| d.coverage = 0.5).contains("smaller slice"));
+    assert!(said(|d| d.metrics[0].form = Some(Form::Ratio)).contains("a bandit learns from"));
+}
+
+#[test]
+fn a_shadow_has_no_weights_and_takes_no_layer() {
+    let engine = engine();
+    let mut shadow = definition("one", Kind::Shadow);
+    shadow.metrics[0].measure = Known::Disagreement;
+    shadow.check(&engine).expect("a good one");
+    shadow
+        .check_layer([&ab("two")].into_iter())
+        .expect("no layer");
+    ab("two")
+        .check_layer([&shadow].into_iter())
+        .expect("no layer");
+    let mut weighted = shadow.clone();
+    weighted.arms[0].weight = Some(0.5);
+    let said = weighted.check(&engine).expect_err("refused").message;
+    assert!(said.starts_with("arms: a shadow has no weights"), "{said}");
+    shadow.metrics[0].measure = Known::Nacks;
+    let said = shadow.check(&engine).expect_err("refused").message;
+    assert!(said.contains("in a shadow"), "{said}");
+    let said = said_of_ab(&engine, Known::Disagreement);
+    assert!(said.contains("`disagreement` cannot be measured"), "{said}");
+}
+
+fn said_of_ab(engine: &Engine, measure: Known) -> String {
+    said(engine, |definition| definition.metrics[0].measure = measure).1
 }
 
 #[test]

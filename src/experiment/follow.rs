@@ -5,6 +5,7 @@
 //! asked for once a second. The verdicts are looked at as often: they hold at all looks together. What is done by itself (a ramp's next step,
 //! a promotion, a rollback) goes the way of a person's request, with the numbers as its reason.
 
+use super::told::Told;
 use super::watch::{Results, Seen, Watch};
 use super::{Action, Experiments, Kept, Kind, state};
 use crate::push::Hub;
@@ -12,11 +13,11 @@ use crate::registry::Asked;
 use crate::store::{FeedbackRow, Known, RefusedRow, SampleQuery, StoreError};
 use crate::stream::{SampleRow, now_ms};
 use crate::telemetry::metric;
-use std::collections::{HashMap, VecDeque};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tidegate_protocol::live::{ArmVerdict, ExperimentEvent};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -24,17 +25,15 @@ use tokio_util::sync::CancellationToken;
 /// Commits that may wait; one more is read from the store.
 const BACKLOG: usize = 256;
 /// Between two looks: guardrails are checked as often.
-const LOOK: Duration = Duration::from_secs(1);
-/// Between two events that say the same, ms.
-const TELL_MS: i64 = 10_000;
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// Rows read from the store at once.
-const SLICE: u32 = 1_000;
+pub(super) const SLICE: u32 = 1_000;
 /// Longest reason that is kept with what was done, in characters.
-const MOST_WHY: usize = 1_024;
+pub(super) const MOST_WHY: usize = 1_024;
 /// Who acts when nobody is asked.
-const BY_ITSELF: &str = "tidegate";
+pub(super) const BY_ITSELF: &str = "tidegate";
 
-type Batch = Vec<(u64, Arc<SampleRow>)>;
+pub(super) type Batch = Vec<(u64, Arc<SampleRow>)>;
 
 /// The writer's side.
 #[derive(Debug)]
@@ -43,27 +42,47 @@ pub struct Feed {
     shared: Arc<Shared>,
 }
 
+/// What both sides see.
 #[derive(Debug, Default)]
-struct Shared {
+pub(super) struct Shared {
     /// The newest committed sample.
-    newest: AtomicU64,
+    pub newest: AtomicU64,
     /// Some samples did not fit in the queue.
-    lagged: AtomicBool,
+    pub lagged: AtomicBool,
+    /// Endpoints whose readings are wanted in or out of an arm; the flag tells whether there are any.
+    endpoints: RwLock<HashSet<String>>,
+    any: AtomicBool,
+    /// Streams that were set back since somebody looked, as long as anybody wants them.
+    pub resets: Mutex<Vec<i64>>,
+}
+
+impl Shared {
+    /// The readings of this endpoint are wanted, too.
+    pub fn want(&self, endpoint: &str) {
+        self.endpoints.write().insert(endpoint.to_owned());
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Those of these and no others.
+    pub fn want_only(&self, endpoints: HashSet<String>) {
+        self.any.store(!endpoints.is_empty(), Ordering::Release);
+        *self.endpoints.write() = endpoints;
+    }
 }
 
 /// The task's side.
 #[derive(Debug)]
 pub struct Inbox {
-    queue: mpsc::Receiver<Batch>,
-    shared: Arc<Shared>,
+    pub(super) queue: mpsc::Receiver<Batch>,
+    pub(super) shared: Arc<Shared>,
 }
 
-/// A queue of committed samples, of which `newest` is the newest so far.
+/// A queue of committed samples, of which `newest` is the newest so far: of those in an arm, or of those that a shadow wants.
 pub fn feed(newest: u64) -> (Feed, Inbox) {
     let (sender, queue) = mpsc::channel(BACKLOG);
     let shared = Arc::new(Shared {
         newest: AtomicU64::new(newest),
-        lagged: AtomicBool::new(false),
+        ..Shared::default()
     });
     let inbox = Inbox {
         queue,
@@ -79,18 +98,43 @@ pub fn feed(newest: u64) -> (Feed, Inbox) {
 }
 
 impl Feed {
-    /// These samples are durable. Never waits; costs next to nothing while none of them is in an arm.
+    /// These samples are durable; those in an arm are counted. Never waits; costs next to nothing while none of them is.
     pub fn committed(&self, samples: &Batch) {
+        self.pass(samples, |row| row.arm.is_some());
+    }
+
+    /// These samples are durable; those of the endpoints that shadows are at are answered. As cheap.
+    pub fn committed_beside(&self, samples: &Batch) {
+        let endpoints = self.shared.any.load(Ordering::Acquire);
+        let endpoints = endpoints.then(|| self.shared.endpoints.read());
+        self.pass(samples, |row| {
+            let endpoint = row.stream.key.endpoint.as_str();
+            endpoints.as_ref().is_some_and(|all| all.contains(endpoint))
+        });
+    }
+
+    /// A stream was set back.
+    pub fn reset(&self, stream: i64) {
+        if self.shared.any.load(Ordering::Acquire) {
+            self.shared.resets.lock().push(stream);
+        }
+    }
+
+    fn pass(&self, samples: &Batch, is_wanted: impl Fn(&SampleRow) -> bool) {
         let Some((id, _)) = samples.last() else {
             return;
         };
-        let in_arms = samples.iter().filter(|(_, row)| row.arm.is_some());
-        let in_arms: Batch = in_arms.cloned().collect();
-        if !in_arms.is_empty() && self.queue.try_send(in_arms).is_err() {
+        // First: whoever begins to follow reads the store up to here, and a batch that was passed by before that is among it.
+        self.shared.newest.store(*id, Ordering::Release);
+        let wanted: Batch = samples
+            .iter()
+            .filter(|(_, row)| is_wanted(row))
+            .cloned()
+            .collect();
+        if !wanted.is_empty() && self.queue.try_send(wanted).is_err() {
             self.shared.lagged.store(true, Ordering::Release);
             metrics::counter!(metric::EXPERIMENTS_LAGGED).increment(1);
         }
-        self.shared.newest.store(*id, Ordering::Release);
     }
 }
 
@@ -101,8 +145,7 @@ struct Followed {
     refusals: VecDeque<RefusedRow>,
     /// As stored.
     state: String,
-    /// What subscribers were told last, and when.
-    told: Option<ExperimentEvent>,
+    told: Told,
     /// Whether the store has no more of either for now.
     no_feedback: bool,
     no_refusals: bool,
@@ -182,7 +225,9 @@ impl Follower {
     /// Begins to follow what has begun, and leaves what is over.
     async fn meet(&mut self) {
         let all = self.experiments.all();
-        let live = |kept: &&Arc<Kept>| state::is_live(&kept.row.state);
+        let live = |kept: &&Arc<Kept>| {
+            state::is_live(&kept.row.state) && kept.definition.kind != Kind::Shadow
+        };
         self.followed.retain(|id, one| {
             let Some(kept) = all.iter().find(|kept| kept.row.id == *id) else {
                 return false;
@@ -220,12 +265,16 @@ impl Follower {
         });
         let watch = Watch::new(&kept.row, &kept.definition, steps.collect())
             .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let mut watch = watch;
+        for (at, bandit) in super::learned(&history) {
+            watch.note_learned(at, bandit);
+        }
         let mut followed = Followed {
             watch,
             feedback: VecDeque::new(),
             refusals: VecDeque::new(),
             state: kept.row.state.clone(),
-            told: None,
+            told: Told::default(),
             no_feedback: false,
             no_refusals: false,
         };
@@ -267,9 +316,18 @@ impl Follower {
         let Some(one) = self.followed.get_mut(&id) else {
             return;
         };
-        let Some((action, why)) = due(&one.watch, results, now) else {
+        let due = due(&one.watch, results, now).or_else(|| {
+            let bandit = one.watch.learns(now)?;
+            let why = serde_json::to_string(&*bandit).ok()?;
+            Some((Action::Learn(bandit), why))
+        });
+        let Some((action, why)) = due else {
             return;
         };
+        // A person has paused it: only what protects devices is done.
+        if one.state == state::PAUSED && action != Action::RollBack {
+            return;
+        }
         let asked = Asked {
             who: BY_ITSELF.to_owned(),
             why: why.chars().take(MOST_WHY).collect(),
@@ -279,11 +337,11 @@ impl Follower {
             tracing::error!(experiment = name, why, "rolled back");
         }
         match self.experiments.change(&name, &action, &asked).await {
-            Ok(_) => {
-                if let Action::Step(step) = action {
-                    one.watch.note_step(now_ms(), step);
-                }
-            }
+            Ok(_) => match action {
+                Action::Step(step) => one.watch.note_step(now_ms(), step),
+                Action::Learn(bandit) => one.watch.note_learned(now_ms(), bandit),
+                _ => {}
+            },
             // Somebody else has ended it, or the store does not answer: the next look sees.
             Err(error) => tracing::warn!(%error, experiment = name, "not done"),
         }
@@ -347,34 +405,9 @@ fn due(watch: &Watch, results: &Results, now: i64) -> Option<(Action, String)> {
 }
 
 impl Followed {
-    /// Tells subscribers what has changed; and what has not, every now and then.
     fn tell(&mut self, hub: &Hub, results: &Results) {
         let definition = &self.watch.definition;
-        let verdicts = results.report.comparisons.iter().map(|one| ArmVerdict {
-            arm: one.name.clone(),
-            verdict: one.verdict.to_string(),
-            words: one.words.clone(),
-        });
-        let event = ExperimentEvent {
-            experiment: definition.name.clone(),
-            endpoint: definition.endpoint.clone(),
-            state: self.state.clone(),
-            verdicts: verdicts.collect(),
-            at: results.at,
-        };
-        let verdicts = |event: &ExperimentEvent| -> Vec<String> {
-            let verdicts = event.verdicts.iter();
-            verdicts.map(|one| one.verdict.clone()).collect()
-        };
-        let is_news = self.told.as_ref().is_none_or(|told| {
-            told.state != event.state
-                || verdicts(told) != verdicts(&event)
-                || event.at - told.at >= TELL_MS
-        });
-        if is_news {
-            hub.experiment(event.clone());
-            self.told = Some(event);
-        }
+        self.told.tell(hub, definition, &self.state, results);
     }
 
     /// Counts what the store has up to a sample, with the feedback and refusals that came in between.

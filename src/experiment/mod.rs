@@ -8,19 +8,27 @@
 mod board;
 mod definition;
 mod follow;
+mod measure;
 pub mod outcome;
+mod shade;
+mod shadow;
+mod told;
 mod watch;
 
 pub use board::{Board, Live, Placement};
-pub use definition::{ArmDefinition, Definition, DefinitionError, Kind, MetricDefinition};
+pub use definition::{ArmDefinition, Definition, DefinitionError, Kind};
 pub use follow::{Feed, Inbox, feed, follow};
+pub use measure::MetricDefinition;
+pub use shade::shade;
 pub use watch::Results;
 
+use crate::inference::Engine;
 use crate::registry::{Asked, ChangeError, Registry};
 use crate::store::{ExperimentRow, NewExperiment, Note, NoteRow, StateChange, Store, StoreError};
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tidegate_experiments::bandit::Bandit;
 use tokio::sync::Mutex;
 
 /// Experiments that are kept, ended ones included.
@@ -93,7 +101,7 @@ pub enum ExperimentError {
 }
 
 /// What is asked of an experiment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// No more devices.
     Pause,
@@ -107,6 +115,8 @@ pub enum Action {
     RollBack,
     /// The next step of its ramp.
     Step(u32),
+    /// A bandit has learned.
+    Learn(Arc<Bandit>),
 }
 
 impl Action {
@@ -118,6 +128,7 @@ impl Action {
             Self::Promote(_) => "promoted",
             Self::RollBack => "rolled back",
             Self::Step(_) => "taken a step further",
+            Self::Learn(_) => "learned",
         }
     }
 
@@ -126,7 +137,7 @@ impl Action {
         match self {
             Self::Pause if from == state::RUNNING => Some(state::PAUSED),
             Self::Resume if from == state::PAUSED => Some(state::RUNNING),
-            Self::Step(_) if from == state::RUNNING => Some(state::RUNNING),
+            Self::Step(_) | Self::Learn(_) if from == state::RUNNING => Some(state::RUNNING),
             Self::Stop if state::is_live(from) => Some(state::STOPPED),
             Self::Promote(_) if state::is_live(from) => Some(state::PROMOTED),
             Self::RollBack if state::is_live(from) => Some(state::ROLLED_BACK),
@@ -150,6 +161,8 @@ pub struct Experiments {
     registry: Arc<Registry>,
     board: Arc<Board>,
     kept: RwLock<Arc<Vec<Arc<Kept>>>>,
+    /// What each bandit has learned, by row id.
+    learned: RwLock<HashMap<i64, Arc<Bandit>>>,
     /// What the numbers of each said last, by row id.
     shown: RwLock<HashMap<i64, Arc<Results>>>,
     /// One change at a time.
@@ -171,11 +184,28 @@ impl Experiments {
             registry,
             board,
             kept: RwLock::default(),
+            learned: RwLock::default(),
             shown: RwLock::default(),
             changing: Mutex::default(),
         };
         experiments.read().await?;
+        experiments.recall().await?;
         Ok(experiments)
+    }
+
+    /// Finds what bandits have learned before this server started.
+    async fn recall(&self) -> Result<(), StoreError> {
+        let all = self.all();
+        let bandits = all
+            .iter()
+            .filter(|one| one.definition.kind == Kind::Bandit && state::is_live(&one.row.state));
+        for one in bandits {
+            let history = self.history(one.row.id).await?;
+            if let Some((_, bandit)) = learned(&history).pop() {
+                self.learned.write().insert(one.row.id, bandit);
+            }
+        }
+        self.read().await
     }
 
     /// Takes what is stored, and puts what follows from it on the board.
@@ -194,8 +224,12 @@ impl Experiments {
             }
         }
         let live = kept.iter().filter(|one| state::is_live(&one.row.state));
-        self.board
-            .replace(live.filter_map(|one| Live::new(&one.row, &one.definition)));
+        // A shadow puts no device into an arm.
+        let live = live.filter(|one| one.definition.kind != Kind::Shadow);
+        let learned = self.learned.read().clone();
+        self.board.replace(
+            live.filter_map(|one| Live::new(&one.row, &one.definition, learned.get(&one.row.id))),
+        );
         *self.kept.write() = Arc::new(kept);
         Ok(())
     }
@@ -298,6 +332,11 @@ impl Experiments {
                 let share = share.map_or(1.0, |step| step.share) * 100.0;
                 what = format!("step {next}: {share}%");
             }
+            Action::Learn(bandit) => {
+                let shares = bandit.shares().iter();
+                let shares: Vec<String> = shares.map(|share| format!("{share:.3}")).collect();
+                what = format!("learned: {}", shares.join(" "));
+            }
             _ => {}
         }
         let change = StateChange {
@@ -310,6 +349,9 @@ impl Experiments {
             .store
             .change_experiment(change, &note(asked, what))
             .await;
+        if let (Ok(()), Action::Learn(bandit)) = (&stored, action) {
+            self.learned.write().insert(kept.row.id, Arc::clone(bandit));
+        }
         self.read().await?;
         stored?;
         tracing::info!(
@@ -332,6 +374,10 @@ impl Experiments {
         self.shown.write().insert(id, Arc::new(results));
     }
 
+    fn engine(&self) -> Arc<Engine> {
+        self.registry.engines().load()
+    }
+
     fn store(&self) -> &dyn Store {
         self.store.as_ref()
     }
@@ -340,6 +386,18 @@ impl Experiments {
     pub fn board(&self) -> &Arc<Board> {
         &self.board
     }
+}
+
+/// What a bandit has learned and when, Unix ms: a row of its history each.
+fn learned(history: &[NoteRow]) -> Vec<(i64, Arc<Bandit>)> {
+    let rows = history
+        .iter()
+        .filter(|row| row.note.what.starts_with("learned:"));
+    let read = |row: &NoteRow| {
+        let bandit = serde_json::from_str(&row.note.evidence).ok()?;
+        Some((row.at, Arc::new(bandit)))
+    };
+    rows.filter_map(read).collect()
 }
 
 fn version_of<'a>(definition: &'a Definition, arm: &str) -> Result<&'a str, ExperimentError> {

@@ -12,6 +12,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tidegate_experiments::Analysis;
 use tidegate_experiments::assignment::{Split, bucket};
+use tidegate_experiments::bandit::Bandit;
+use tidegate_experiments::metric::Moments;
 use tidegate_experiments::sequential::breaker::{Breaker, Fault, Tripped};
 use tidegate_experiments::verdict::Report;
 use tidegate_protocol::Output;
@@ -80,6 +82,8 @@ pub struct Results {
     pub feedback: u64,
     /// Feedback that came after its device's time, for readings outside of it, or of a kind that no metric takes.
     pub feedback_unused: u64,
+    /// Predictions of challengers in the shadow.
+    pub shadow_predictions: u64,
 }
 
 /// See the module.
@@ -101,6 +105,12 @@ pub struct Watch {
     steps: VecDeque<(i64, u32)>,
     /// The step that it is in, and since when.
     step: (u32, i64),
+    /// What a bandit has learned, to be taken in: when, and what.
+    learned: VecDeque<(i64, Arc<Bandit>)>,
+    /// What it knows now, and since when.
+    bandit: Option<(Arc<Bandit>, i64)>,
+    /// Devices that it has learned from.
+    learned_from: u64,
     used: u64,
     unused: u64,
 }
@@ -136,6 +146,12 @@ impl Watch {
             split: definition.split(0)?,
             steps: steps.into(),
             step: (0, row.created),
+            learned: VecDeque::new(),
+            bandit: match definition.kind {
+                Kind::Bandit => Some((Arc::new(definition.bandit()?), row.created)),
+                _ => None,
+            },
+            learned_from: 0,
             used: 0,
             unused: 0,
             definition: Arc::clone(definition),
@@ -147,6 +163,28 @@ impl Watch {
         self.steps.push_back((at, step));
     }
 
+    /// A bandit has learned: devices are drawn by other shares from then on.
+    pub fn note_learned(&mut self, at: i64, bandit: Arc<Bandit>) {
+        self.learned.push_back((at, bandit));
+    }
+
+    /// What a bandit learns from the devices that have matured; `None` before it is time, or while nothing new has come of it.
+    pub fn learns(&mut self, now: i64) -> Option<Arc<Bandit>> {
+        let (bandit, since) = self.bandit.as_ref()?;
+        let is_due = (now - since) as f64 >= self.definition.learn_s * 1e3;
+        let primary = self.analysis.primary();
+        let arms = (0..self.labels.len()).map(|arm| *self.analysis.moments(arm, primary));
+        let arms: Vec<Moments> = arms.collect();
+        let devices = arms.iter().map(Moments::devices).sum();
+        if !is_due || !self.learned.is_empty() || devices == self.learned_from {
+            return None;
+        }
+        self.learned_from = devices;
+        let mut next = Bandit::clone(bandit);
+        next.learn(&arms);
+        Some(Arc::new(next))
+    }
+
     /// The step that its ramp is in, and since when.
     pub fn step(&self) -> (u32, i64) {
         self.steps
@@ -154,8 +192,17 @@ impl Watch {
             .map_or(self.step, |(at, step)| (*step, *at))
     }
 
-    /// Takes in steps of the ramp up to a moment: each draws every device of the control anew.
+    /// Takes in what a bandit learned and steps of the ramp up to a moment: each of these draws every device of the control anew.
     fn advance(&mut self, at: i64) {
+        while let Some((begins, bandit)) = self.learned.front().cloned()
+            && begins <= at
+        {
+            self.learned.pop_front();
+            self.analysis.refresh(ms(begins));
+            // As many shares as arms, and they sum to 1.
+            let _ = self.analysis.reweigh(bandit.shares());
+            self.bandit = Some((bandit, begins));
+        }
         while let Some((begins, step)) = self.steps.front().copied()
             && begins <= at
         {
@@ -283,6 +330,7 @@ impl Watch {
             breaker: self.tripped(now).map(|tripped| tripped.to_string()),
             feedback: self.used,
             feedback_unused: self.unused,
+            shadow_predictions: 0,
         }
     }
 

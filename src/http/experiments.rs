@@ -25,7 +25,7 @@ pub struct ExperimentsBody {
 pub struct ExperimentBody {
     name: String,
     endpoint: String,
-    /// `ab` or `canary`.
+    /// `ab`, `canary`, `shadow` or `bandit`.
     #[schema(value_type = String)]
     kind: crate::experiment::Kind,
     /// `running`, `paused`, `stopped`, `promoted` or `rolled_back`.
@@ -62,7 +62,7 @@ struct NoteBody {
 }
 
 impl ExperimentBody {
-    fn new(site: &super::Site, kept: &Kept) -> Self {
+    fn new(kept: &Kept, moving: u64) -> Self {
         Self {
             name: kept.definition.name.clone(),
             endpoint: kept.definition.endpoint.clone(),
@@ -71,7 +71,7 @@ impl ExperimentBody {
             created: kept.row.created,
             step: kept.row.step,
             definition: Definition::clone(&kept.definition),
-            moving: site.pipeline.streams_to_move(),
+            moving,
         }
     }
 }
@@ -116,7 +116,8 @@ fn problem(error: &ExperimentError) -> Problem {
 #[utoipa::path(get, path = "/api/v1/experiments", responses((status = 200, body = ExperimentsBody)))]
 pub async fn list(site: Shared) -> Json<ExperimentsBody> {
     let all = site.experiments.all();
-    let experiments = all.iter().map(|kept| ExperimentBody::new(&site, kept));
+    let moving = site.pipeline.streams_to_move();
+    let experiments = all.iter().map(|kept| ExperimentBody::new(kept, moving));
     Json(ExperimentsBody {
         experiments: experiments.collect(),
     })
@@ -143,7 +144,10 @@ pub async fn create(
     let new: NewBody = parsed(&body)?;
     let kept = site.experiments.create(new.experiment, &asked).await;
     let kept = kept.map_err(|error| problem(&error))?;
-    Ok(Json(ExperimentBody::new(&site, &kept)))
+    Ok(Json(ExperimentBody::new(
+        &kept,
+        site.pipeline.streams_to_move(),
+    )))
 }
 
 /// A body whose mistakes name their field.
@@ -165,7 +169,7 @@ pub async fn show(site: Shared, path: OfName) -> Result<Json<ShownBody>, Problem
     let history = site.experiments.history(kept.row.id).await;
     let history = history.map_err(|error| problem(&error.into()))?;
     Ok(Json(ShownBody {
-        experiment: ExperimentBody::new(&site, &kept),
+        experiment: ExperimentBody::new(&kept, site.pipeline.streams_to_move()),
         history: history.into_iter().map(NoteBody::from).collect(),
     }))
 }
@@ -225,7 +229,10 @@ async fn change(
     let (asked, _) = reasons(&headers, &body)?;
     let kept = site.experiments.change(&name, &action, &asked).await;
     let kept = kept.map_err(|error| problem(&error))?;
-    Ok(Json(ExperimentBody::new(&site, &kept)))
+    Ok(Json(ExperimentBody::new(
+        &kept,
+        site.pipeline.streams_to_move(),
+    )))
 }
 
 /// Takes no more devices in; those that are in an arm stay there.

@@ -74,6 +74,7 @@ pub struct Recorder {
     hub: Arc<Hub>,
     rollups: Feed,
     experiments: experiment::Feed,
+    shadows: experiment::Feed,
     rates: Arc<Rates>,
 }
 
@@ -82,13 +83,14 @@ impl Recorder {
     pub fn new(
         hub: Arc<Hub>,
         rollups: Feed,
-        experiments: experiment::Feed,
+        (experiments, shadows): (experiment::Feed, experiment::Feed),
         rates: Arc<Rates>,
     ) -> Self {
         Self {
             hub,
             rollups,
             experiments,
+            shadows,
             rates,
         }
     }
@@ -99,13 +101,16 @@ impl CommitSink<Origin> for Recorder {
         let mut samples: Vec<(u64, Arc<SampleRow>)> = Vec::with_capacity(entries.len());
         for Entry { row, owner } in entries {
             self.settle(&row, &owner);
-            if let What::Sample(sample) = row.what {
-                samples.push((row.id, sample));
+            match row.what {
+                What::Sample(sample) => samples.push((row.id, sample)),
+                What::Reset { .. } => self.shadows.reset(row.stream.id),
+                _ => {}
             }
         }
         self.rates.committed(samples.len());
         self.rollups.committed(&samples);
         self.experiments.committed(&samples);
+        self.shadows.committed_beside(&samples);
         self.hub.committed(samples);
     }
 

@@ -4,9 +4,11 @@
 //! A part of the store's trait of its own. Promises that a declaration never changes, that every change of state is one transaction with the
 //! row of its history, by compare-and-set on the state, and that the history is only added to. Both databases are asked by the same texts.
 
-use super::Result;
 use super::cells::{self, Cells};
+use super::{Result, StoreError};
 use futures_util::future::BoxFuture;
+use tidegate_protocol::Output;
+use tidegate_protocol::codec::{decode_output, encode_output};
 use tidegate_protocol::message::Label;
 
 /// An experiment to be stored.
@@ -119,6 +121,28 @@ pub struct RefusedRow {
     pub at: i64,
 }
 
+/// A challenger's answer to a reading, which nobody heard.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShadowRow {
+    /// The sample's id.
+    pub sample: u64,
+    /// Row id of the version.
+    pub version: i64,
+    /// The answer.
+    pub output: Output,
+    /// Of the step, microseconds.
+    pub latency_us: u32,
+}
+
+impl ShadowRow {
+    /// The answer as it is stored.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(16);
+        encode_output(&self.output, &mut bytes);
+        bytes
+    }
+}
+
 /// Experiments, whatever the database.
 pub trait Experiments: Send + Sync + 'static {
     /// All of them, oldest first.
@@ -157,6 +181,12 @@ pub trait Experiments: Send + Sync + 'static {
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<FeedbackRow>>>;
 
+    /// Adds answers of challengers in the shadow; one that is there already stays.
+    fn store_shadows<'a>(&'a self, rows: &'a [ShadowRow]) -> BoxFuture<'a, Result<()>>;
+
+    /// Answers of challengers to samples behind `after`, up to `until`.
+    fn shadows(&self, after: u64, until: u64) -> BoxFuture<'_, Result<Vec<ShadowRow>>>;
+
     /// Refusals of an endpoint's streams behind a row id.
     fn refusals_after<'a>(
         &'a self,
@@ -192,6 +222,9 @@ pub(super) const FEEDBACK: &str = "SELECT f.id, f.stream_id, f.epoch, f.seq, f.a
      JOIN streams t ON t.id = f.stream_id LEFT JOIN feedback b ON b.id = (SELECT max(o.id) FROM feedback o \
      WHERE o.stream_id = f.stream_id AND o.epoch = f.epoch AND o.seq = f.seq AND o.id < f.id) \
      WHERE f.id > $1 AND t.endpoint = $2 AND t.import = 0 ORDER BY f.id LIMIT $3";
+/// Answers in the shadow.
+pub(super) const SHADOWS: &str = "SELECT sample_id, version_id, output, CAST(latency_us AS bigint) FROM shadow_predictions \
+     WHERE sample_id > $1 AND sample_id <= $2 ORDER BY sample_id";
 /// Refusals.
 pub(super) const REFUSALS: &str = "SELECT r.id, r.stream_id, r.at FROM refusals r JOIN streams t ON t.id = r.stream_id \
      WHERE r.id > $1 AND t.endpoint = $2 AND t.import = 0 AND r.code <> 'unknown_reading' ORDER BY r.id LIMIT $3";
@@ -256,6 +289,20 @@ fn label(row: &impl Cells, column: usize) -> Label {
         Some(text) => Label::Text(text.to_owned()),
         None => Label::Number(row.maybe_real(column + 1).unwrap_or(f64::NAN) as f32),
     }
+}
+
+/// A row of [`SHADOWS`].
+///
+/// # Errors
+/// An answer that this build cannot read.
+pub(super) fn shadow(row: &impl Cells) -> Result<ShadowRow> {
+    let output = decode_output(row.bytes(2));
+    Ok(ShadowRow {
+        sample: cells::number(row, 0),
+        version: row.int(1),
+        output: output.map_err(|error| StoreError::Corrupt(error.to_string()))?,
+        latency_us: u32::try_from(row.int(3)).unwrap_or(u32::MAX),
+    })
 }
 
 /// A row of [`REFUSALS`].

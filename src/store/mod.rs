@@ -22,7 +22,7 @@ pub mod writer;
 
 pub use experiments::{
     AssignmentRow, ExperimentRow, Experiments, FeedbackRow, NewExperiment, Note, NoteRow,
-    RefusedRow, StateChange,
+    RefusedRow, ShadowRow, StateChange,
 };
 pub use history::{History, open_readonly};
 pub use open::{Opened, explain, open};

@@ -12,7 +12,7 @@ use tidegate_protocol::live::Event;
 use tidegate_protocol::{Codec, LiveData, LiveMessage, Output};
 
 /// Two arms, half and half, with what `change` changes.
-fn declared(name: &str, change: impl FnOnce(&mut Value)) -> String {
+pub fn declared(name: &str, change: impl FnOnce(&mut Value)) -> String {
     let mut experiment = json!({
         "name": name,
         "endpoint": "pump-health",
@@ -29,13 +29,13 @@ fn declared(name: &str, change: impl FnOnce(&mut Value)) -> String {
     json!({"who": "ann", "why": "a test", "experiment": experiment}).to_string()
 }
 
-async fn begin(server: &TestServer, body: &str) -> Value {
+pub async fn begin(server: &TestServer, body: &str) -> Value {
     let answer = server.post("/api/v1/experiments", body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()
 }
 
-async fn act(server: &TestServer, rest: &str, more: Value) -> Value {
+pub async fn act(server: &TestServer, rest: &str, more: Value) -> Value {
     let mut body = json!({"who": "bob", "why": "enough"});
     if let Some(arm) = more.as_str() {
         body["arm"] = arm.into();
@@ -46,7 +46,7 @@ async fn act(server: &TestServer, rest: &str, more: Value) -> Value {
     answer.json()
 }
 
-async fn shown(server: &TestServer, name: &str) -> Value {
+pub async fn shown(server: &TestServer, name: &str) -> Value {
     server
         .get(&format!("/api/v1/experiments/{name}"))
         .await
@@ -62,7 +62,7 @@ fn expected(name: &str, device: &str) -> (&'static str, &'static str) {
     }
 }
 
-async fn serves(device: &mut Device, seq: u64) -> String {
+pub async fn serves(device: &mut Device, seq: u64) -> String {
     device.read(plain(seq)).await;
     let prediction = device.prediction(seq).await;
     device.ack(seq).await;
@@ -320,21 +320,13 @@ async fn a_canary_with_a_broken_version_rolls_back_within_ten_seconds() {
     assert_eq!(production(&server).await, MEWMA);
 }
 
-/// A device at `rig-state` that has calibrated, with its classes for the readings behind that, and its arm's version.
-async fn asked(server: &TestServer, device: &str) -> (Vec<(u64, String)>, String) {
-    const READINGS: usize = 403;
+/// A device at `rig-state` that has calibrated.
+async fn calibrated(server: &TestServer, device: &str, values: &[Vec<f32>]) -> Device {
     let path = format!("rig-state?device={device}");
-    let mut device =
-        Device::welcomed(Device::connect(server.addr(), &path, Codec::Json).await).await;
-    let predictions = device.stream(&rig(1, READINGS), 0, READINGS).await;
-    let version = by(predictions.last().expect("predictions"));
-    let classes = predictions
-        .into_iter()
-        .filter_map(|prediction| match prediction.output {
-            Output::Classification { label, .. } => Some((prediction.seq, label)),
-            _ => None,
-        });
-    (classes.collect(), version)
+    let socket = Device::connect(server.addr(), &path, Codec::Json).await;
+    let mut device = Device::welcomed(socket).await;
+    device.stream(values, 0, values.len() - 2).await;
+    device
 }
 
 #[tokio::test]
@@ -350,7 +342,7 @@ async fn labels_bring_a_verdict_that_promotes_the_better_version() {
         e["arms"][1]["version"] = CHALLENGER.into();
         e["metrics"] = json!([{"measure": "accuracy", "role": "primary", "direction": "higher_is_better", "margin": 0.01}]);
         for (field, value) in [
-            ("horizon_s", 4),
+            ("horizon_s", 3),
             ("wait_s", 2),
             ("min_s", 0),
             ("min_devices", 10),
@@ -360,11 +352,25 @@ async fn labels_bring_a_verdict_that_promotes_the_better_version() {
         }
         e["auto_promote"] = true.into();
     });
-    begin(&server, &body).await;
+    let values = rig(1, 403);
+    let mut devices = Vec::new();
     for index in 0..DEVICES {
+        devices.push(calibrated(&server, &format!("rig-{index}"), &values).await);
+    }
+    begin(&server, &body).await;
+    moved(&server).await;
+    for (index, socket) in devices.iter_mut().enumerate() {
         let device = format!("rig-{index}");
-        let (classes, version) = asked(&server, &device).await;
-        assert!(!classes.is_empty(), "{version} has calibrated");
+        let predictions = socket.stream(&values, 401, 403).await;
+        let version = by(predictions.last().expect("predictions"));
+        let classes = predictions
+            .into_iter()
+            .filter_map(|prediction| match prediction.output {
+                Output::Classification { label, .. } => Some((prediction.seq, label)),
+                _ => None,
+            });
+        let classes: Vec<(u64, String)> = classes.collect();
+        assert_eq!(classes.len(), 2, "{version} has calibrated");
         // The challenger is always right, the control in one of four devices.
         let is_right = version == CHALLENGER || index % 4 == 0;
         let item = |(seq, class): &(u64, String)| {
@@ -524,4 +530,51 @@ async fn feedback_over_http_names_what_it_does_not_take_and_labels_a_stretch() {
     device
         .nack(Some(1), tidegate_protocol::NackCode::BadReading)
         .await;
+}
+
+#[tokio::test]
+async fn a_bandit_sends_new_devices_to_the_version_that_answers() {
+    const BROKEN: &str = "brittle/1.0.0";
+    let server = TestServer::start_serving(steps::zoo(MEWMA), |_| {}).await;
+    let body = declared("bandit", |e| {
+        e["kind"] = "bandit".into();
+        e["arms"] = json!([{"name": "control", "version": MEWMA}, {"name": "challenger", "version": BROKEN}]);
+        for (field, value) in [("horizon_s", 0.2), ("min_s", 3600.0), ("learn_s", 0.2)] {
+            e[field] = value.into();
+        }
+    });
+    begin(&server, &body).await;
+    let mut broken = rig(1, 1).remove(0);
+    broken[3] = steps::GIVES_NAN;
+    let broken = &broken;
+    let send = async |from: usize, to: usize| {
+        let mut challenged = 0;
+        for index in from..to {
+            let mut device = server.device(&format!("rig-{index}")).await;
+            device.read(reading(0, broken)).await;
+            challenged += usize::from(by(&device.prediction(0).await) == BROKEN);
+            device.ack(0).await;
+        }
+        challenged
+    };
+    let before = send(0, 40).await;
+    assert!((10..30).contains(&before), "{before}");
+    let learned = async || {
+        let shown = shown(&server, "bandit").await;
+        let rows = shown["history"].as_array().expect("a history").clone();
+        let last = rows.last().expect("a row")["what"]
+            .as_str()
+            .expect("a text")
+            .to_owned();
+        last.starts_with("learned: 0.9")
+    };
+    eventually("that the control is better", learned).await;
+    let after = send(40, 80).await;
+    assert!(after < 10, "{after}");
+    // A device that came early is where it was drawn.
+    let results = server
+        .get("/api/v1/experiments/bandit/results")
+        .await
+        .json();
+    assert_eq!(results["report"]["other_arm"], 0, "{results}");
 }

@@ -25,6 +25,7 @@ mod oip;
 mod postgres;
 mod refusals;
 mod restart;
+mod shadows;
 mod start;
 mod stop;
 mod upkeep;

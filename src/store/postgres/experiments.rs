@@ -3,7 +3,7 @@
 use super::{PostgresStore, commit, read};
 use crate::store::experiments::{
     self as texts, AssignmentRow, ExperimentRow, Experiments, FeedbackRow, NewExperiment, Note,
-    NoteRow, RefusedRow, StateChange,
+    NoteRow, RefusedRow, ShadowRow, StateChange,
 };
 use crate::store::rows::signed;
 use crate::store::{Result, StoreError};
@@ -32,7 +32,7 @@ pub async fn assign(connection: &mut PgConnection, found: &[(&Row, &ArmRef)]) ->
     Ok(())
 }
 
-/// A change of what is stored, and the row of its history.
+/// What is done in a transaction of its own.
 enum Step<'a> {
     Create(&'a NewExperiment),
     Change(StateChange<'a>),
@@ -83,6 +83,26 @@ async fn take(
     Ok(())
 }
 
+/// Everything but the COMMIT.
+async fn insert_shadows(
+    connection: &mut PgConnection,
+    fence: i64,
+    rows: &[ShadowRow],
+) -> Result<()> {
+    commit::begin(connection, fence).await?;
+    sqlx::query(
+        "INSERT INTO shadow_predictions (sample_id, version_id, output, latency_us) \
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bigint[]) ON CONFLICT DO NOTHING",
+    )
+    .bind(commit::column(rows, |row| signed(row.sample)))
+    .bind(commit::column(rows, |row| row.version))
+    .bind(commit::column(rows, ShadowRow::bytes))
+    .bind(commit::column(rows, |row| i64::from(row.latency_us)))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 impl PostgresStore {
     async fn step(&self, step: Step<'_>, note: &Note) -> Result<()> {
         let mut hold = self.hold.lock().await;
@@ -90,6 +110,25 @@ impl PostgresStore {
         match take(&mut connection, self.fence, &step, note).await {
             Ok(()) => {
                 // Lost from here on means unknown: the connection does not come back then.
+                commit::commit(&mut connection).await?;
+                hold.keep(connection);
+                Ok(())
+            }
+            Err(error) => {
+                if commit::roll_back(&mut connection).await.is_ok() {
+                    hold.keep(connection);
+                }
+                Err(hold.judge(error))
+            }
+        }
+    }
+
+    /// By the connection that holds the lock, so that a server that was taken over adds nothing: the fence is checked.
+    async fn add_shadows(&self, rows: &[ShadowRow]) -> Result<()> {
+        let mut hold = self.hold.lock().await;
+        let mut connection = self.writer(&mut hold).await?;
+        match insert_shadows(&mut connection, self.fence, rows).await {
+            Ok(()) => {
                 commit::commit(&mut connection).await?;
                 hold.keep(connection);
                 Ok(())
@@ -160,6 +199,17 @@ impl Experiments for PostgresStore {
     ) -> BoxFuture<'a, Result<Vec<FeedbackRow>>> {
         let query = sqlx::query(texts::FEEDBACK).bind(signed(id)).bind(endpoint);
         Box::pin(self.rows(query.bind(i64::from(limit)), texts::feedback))
+    }
+
+    fn store_shadows<'a>(&'a self, rows: &'a [ShadowRow]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.in_time(self.add_shadows(rows)))
+    }
+
+    fn shadows(&self, after: u64, until: u64) -> BoxFuture<'_, Result<Vec<ShadowRow>>> {
+        let query = sqlx::query(texts::SHADOWS)
+            .bind(signed(after))
+            .bind(signed(until));
+        Box::pin(async move { self.rows(query, texts::shadow).await?.into_iter().collect() })
     }
 
     fn refusals_after<'a>(

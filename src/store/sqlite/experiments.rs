@@ -3,7 +3,7 @@
 use super::{SqliteStore, closed, transaction};
 use crate::store::experiments::{
     self as texts, AssignmentRow, ExperimentRow, Experiments, FeedbackRow, NewExperiment, Note,
-    NoteRow, RefusedRow, StateChange,
+    NoteRow, RefusedRow, ShadowRow, StateChange,
 };
 use crate::store::rows::signed;
 use crate::store::{Result, StoreError};
@@ -73,6 +73,21 @@ async fn change(
         .bind(note.evidence.clone())
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+async fn add_shadows(connection: &mut SqliteConnection, rows: &[ShadowRow]) -> Result<()> {
+    for row in rows {
+        sqlx::query(
+            "INSERT INTO shadow_predictions (sample_id, version_id, output, latency_us) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(signed(row.sample))
+        .bind(row.version)
+        .bind(row.bytes())
+        .bind(row.latency_us)
+        .execute(&mut *connection)
+        .await?;
+    }
     Ok(())
 }
 
@@ -147,6 +162,24 @@ impl Experiments for SqliteStore {
             let query = sqlx::query(texts::FEEDBACK).bind(signed(id)).bind(endpoint);
             let rows = query.bind(limit).fetch_all(&self.readers).await?;
             Ok(all(&rows, texts::feedback))
+        })
+    }
+
+    fn store_shadows<'a>(&'a self, rows: &'a [ShadowRow]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut writer = self.writer.lock().await;
+            let connection = writer.as_mut().ok_or_else(closed)?;
+            transaction::begin(connection).await?;
+            let done = add_shadows(connection, rows).await;
+            transaction::end(connection, done).await
+        })
+    }
+
+    fn shadows(&self, after: u64, until: u64) -> BoxFuture<'_, Result<Vec<ShadowRow>>> {
+        Box::pin(async move {
+            let query = sqlx::query(texts::SHADOWS).bind(signed(after));
+            let rows = query.bind(signed(until)).fetch_all(&self.readers).await?;
+            rows.iter().map(texts::shadow).collect()
         })
     }
 
