@@ -186,6 +186,7 @@ fn made_row(stream: &Arc<StreamRef>, seq: u64, version: &Arc<VersionRef>) -> Row
         values: values(seq).to_vec().into(),
         output: output(seq),
         version: Arc::clone(version),
+        arm: None,
         latency_us: 100,
         flags: Flags::TS_SENT,
         numerics_rev: 1,

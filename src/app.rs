@@ -6,10 +6,11 @@
 mod drain;
 
 use crate::config::{Config, Connections};
+use crate::experiment::{self, Experiments, Inbox};
 use crate::http::{self, Site};
 use crate::inference::{Engine, Engines, quiet_steps};
 use crate::ingest::mqtt::{self, MqttStatus, Stopping};
-use crate::pipeline::{Pipeline, Recorder, follow, rescue, sweep};
+use crate::pipeline::{Pipeline, Recorder, await_readings, follow, rescue, sweep};
 use crate::push::{Hub, Linger};
 use crate::registry::{self, OpenError, Registry};
 use crate::store::lock::FileLock;
@@ -122,7 +123,23 @@ async fn build(config: Config, zoo: Option<&Zoo>) -> Result<Running, StartError>
     let (registry, tasks) = (Arc::new(registry), Tasks::default());
     let engines = Arc::clone(registry.engines());
     report_costs(&engines.load(), config.inference.inline_below_us);
-    let (pipeline, writing) = lay_road(&config, store, engines, &tasks).await?;
+    let (pipeline, writing, inboxes) =
+        lay_road(&config, Arc::clone(&store), engines, &tasks).await?;
+    let board = Arc::clone(&pipeline.board);
+    let experiments = Arc::new(Experiments::open(store, Arc::clone(&registry), board).await?);
+    // Not tracked, as the roll-ups.
+    tokio::spawn(experiment::follow(
+        Arc::clone(&experiments),
+        Arc::clone(&pipeline.hub),
+        inboxes.0,
+        tasks.stop.clone(),
+    ));
+    tokio::spawn(experiment::shade(
+        Arc::clone(&experiments),
+        Arc::clone(&pipeline.hub),
+        inboxes.1,
+        tasks.stop.clone(),
+    ));
     let every = Duration::from_secs(config.inference.look_every_s.into());
     // Not tracked: a version that takes long to load must not hold up a stop.
     tokio::spawn(registry::watch(
@@ -134,6 +151,7 @@ async fn build(config: Config, zoo: Option<&Zoo>) -> Result<Running, StartError>
     let site = Arc::new(Site {
         pipeline,
         registry,
+        experiments,
         sockets: Arc::new(Semaphore::new(config.connections.max)),
         tracker: tasks.tracker,
         stop: tasks.stop,
@@ -195,7 +213,7 @@ async fn lay_road(
     store: Arc<dyn Store>,
     engines: Arc<Engines>,
     tasks: &Tasks,
-) -> Result<(Arc<Pipeline>, JoinHandle<()>), StartError> {
+) -> Result<(Arc<Pipeline>, JoinHandle<()>, (Inbox, Inbox)), StartError> {
     let (high_sample, high_stream) = store.high_ids().await?;
     let (hub, feed) = Hub::new(
         Arc::clone(&store),
@@ -205,7 +223,14 @@ async fn lay_road(
     );
     let rates = Arc::new(Rates::default());
     let (rollups, gatherer) = Gatherer::new(Arc::clone(&store), high_sample).await?;
-    let recorder = Recorder::new(Arc::clone(&hub), rollups, Arc::clone(&rates));
+    let (in_arms, arms) = experiment::feed(high_sample);
+    let (beside, shadows) = experiment::feed(high_sample);
+    let recorder = Recorder::new(
+        Arc::clone(&hub),
+        rollups,
+        (in_arms, beside),
+        Arc::clone(&rates),
+    );
     let (handle, writer) = writer(Arc::clone(&store), config.store, high_sample, recorder);
     let writing = tokio::spawn(writer.run(tasks.flush.clone()));
     let keeper = Keeper {
@@ -234,9 +259,10 @@ async fn lay_road(
     tasks
         .tracker
         .spawn(follow(Arc::clone(&pipeline), tasks.stop.clone()));
+    tokio::spawn(await_readings(Arc::clone(&pipeline), tasks.stop.clone()));
     // Ends with its feed's sender, which the pipeline holds.
     tokio::spawn(hub.run(feed));
-    Ok((pipeline, writing))
+    Ok((pipeline, writing, (arms, shadows)))
 }
 
 /// Where acks wait for a prediction to leave with; ends with the pipeline and the last connection.

@@ -5,6 +5,7 @@
 //! so that a step and its recording happen together or not at all.
 
 mod commit;
+mod feedback;
 mod load;
 mod lookup;
 mod moving;
@@ -14,6 +15,7 @@ mod switch;
 mod warming;
 
 pub use commit::{Origin, Recorder};
+pub use feedback::{FeedbackError, Given, Truth, await_readings};
 pub use load::LoadSessionError;
 pub use moving::follow;
 pub use rescue::{FailingStreams, rescue};
@@ -25,6 +27,7 @@ use rescue::Failing;
 use warming::Warming;
 
 use crate::config::{Config, RawInference};
+use crate::experiment::Board;
 use crate::inference::{Engines, Served, Turns};
 use crate::push::{Hub, Linger, Outbox};
 use crate::session::{Admission, Checked, Numbers, Session, SessionCell, Sessions};
@@ -133,10 +136,13 @@ pub struct Pipeline {
     pub rates: Arc<Rates>,
     /// Where acks of WebSockets wait for a prediction to leave with; `None` says each at once.
     pub linger: Option<Linger>,
+    /// Which experiment a device takes part in.
+    pub board: Arc<Board>,
     writer: WriterHandle<Origin>,
     /// Streams that need another version.
     failing: mpsc::Sender<Failing>,
     moves: Moves,
+    early: feedback::Waiting,
     warming: Warming,
     turns: Turns,
     config: Config,
@@ -172,9 +178,11 @@ impl Pipeline {
             sessions: Sessions::default(),
             rates,
             linger: None,
+            board: Arc::default(),
             writer,
             failing,
             moves: Moves::default(),
+            early: feedback::Waiting::default(),
             warming: Warming::new(config.inference.warm_percent),
             turns: turns(&config.inference),
             config,

@@ -99,6 +99,27 @@ pub mod reason {
     pub const FAILING: &str = "failing";
     /// The version before it is not there any more.
     pub const GONE: &str = "version gone";
+    /// An experiment put the device into one of its arms.
+    pub const EXPERIMENT: &str = "experiment";
+    /// The experiment that it took part in is over, or does not want it any more.
+    pub const EXPERIMENT_OVER: &str = "experiment over";
+}
+
+/// A device's place in an experiment: which arm, and how it came there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArmRef {
+    /// Row id of the experiment.
+    pub experiment: i64,
+    /// `experiment/arm`, as samples and switches keep it.
+    pub label: Arc<str>,
+    /// Which arm, from 0; 0 is the control.
+    pub arm: u8,
+    /// The bucket that the device fell into, of 10,000.
+    pub bucket: u16,
+    /// The probability of this arm, given that the device takes part.
+    pub propensity: f64,
+    /// When it was drawn, Unix ms.
+    pub at: i64,
 }
 
 /// What a version is to its endpoint. One version an endpoint is in production.
@@ -227,6 +248,8 @@ pub struct SampleRow {
     pub output: Output,
     /// Who answered.
     pub version: Arc<VersionRef>,
+    /// In which arm of an experiment, where it was one that chose the version.
+    pub arm: Option<Arc<ArmRef>>,
     /// From decode to step done, microseconds.
     pub latency_us: u32,
     /// What was odd.
@@ -250,7 +273,7 @@ impl SampleRow {
             output: self.output.clone(),
             model: self.version.model.clone(),
             version: self.version.version.clone(),
-            arm: None,
+            arm: self.arm.as_ref().map(|arm| arm.label.to_string()),
             latency_us: self.latency_us,
             flags: self.flags.names(),
         }
@@ -347,6 +370,8 @@ pub enum What {
         reason: &'static str,
         /// The state was calibrated on the stream's first readings since its last reset, and folded over all behind this position.
         warm_from: Option<u64>,
+        /// The arm of an experiment that it serves for.
+        arm: Option<Arc<ArmRef>>,
     },
     /// Ground truth for an earlier reading.
     Feedback {

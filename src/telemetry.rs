@@ -36,6 +36,12 @@ pub mod metric {
     pub const MODEL_MISTAKES: &str = "tidegate_model_mistakes_total";
     /// Versions put in place on streams, by `reason`.
     pub const SWITCHES: &str = "tidegate_switches_total";
+    /// Ground truth that came over HTTP, by `outcome`: `stored`, `refused`, `orphan`.
+    pub const FEEDBACK: &str = "tidegate_feedback_total";
+    /// Commits that did not fit in the queue of experiments and were read from the store.
+    pub const EXPERIMENTS_LAGGED: &str = "tidegate_experiments_lagged_total";
+    /// Streams whose arm's version is not there, each time one is looked at: production serves them.
+    pub const ARMS_MISSING: &str = "tidegate_arms_missing_total";
     /// Streams in memory that are still to be moved to their production version.
     pub const STREAMS_TO_MOVE: &str = "tidegate_streams_to_move";
     /// Streams that wait for a turn of a dear version, or have it.

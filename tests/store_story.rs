@@ -8,6 +8,8 @@
 mod book;
 #[path = "store_story/chapters.rs"]
 mod chapters;
+#[path = "store_story/experiments.rs"]
+mod experiments;
 #[path = "store_story/history.rs"]
 mod history;
 #[allow(dead_code, reason = "other test programs use the rest")]
@@ -64,6 +66,9 @@ async fn tell(place: Place) {
         versions::a_revision_keeps_its_schema,
         versions::changes_of_status_are_added_whole_and_in_order,
         versions::a_version_that_changes_is_no_sign_of_life_of_its_device,
+        experiments::a_change_of_an_experiment_is_a_row_of_its_history,
+        experiments::an_arm_is_stored_with_the_switch_and_every_sample,
+        experiments::feedback_comes_in_its_order_with_what_it_corrects,
         chapters::a_second_server_is_refused,
         chapters::everything_is_there_after_it_was_opened_again,
         chapters::a_newer_schema_is_refused_with_both_versions_named,

@@ -42,11 +42,16 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("upkeep", "ground store"),
     // What can serve, and who says so: loads versions, keeps their status, makes engines.
     ("registry", "ground inference store"),
+    // Which version a device gets, and what that comes to: asked by the road, reads the committed log.
+    ("experiment", "ground inference push registry store"),
     // The road.
-    ("pipeline", "ground stations upkeep"),
+    ("pipeline", "ground stations experiment upkeep"),
     // The doors: the road and the handles of the stations.
     ("ingest", "ground stations pipeline"),
-    ("http", "ground stations pipeline ingest registry"),
+    (
+        "http",
+        "ground stations pipeline ingest registry experiment",
+    ),
     // The stored log run again, and written out for others.
     ("replay", "ground inference store"),
     ("export", "ground store"),

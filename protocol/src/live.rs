@@ -25,7 +25,7 @@ pub enum LiveRequest {
 pub struct Subscribe {
     /// The subscriber's own number for it.
     pub id: u64,
-    /// `predictions/{endpoint}/{device}`, `devices/{device}`, `alerts/{endpoint}/{device}` or `system`; `*` matches one level.
+    /// `predictions/{endpoint}/{device}`, `devices/{device}`, `alerts/{endpoint}/{device}`, `experiments/{name}` or `system`; `*` matches one level.
     pub topic: String,
     /// Go on after this position.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,6 +119,8 @@ pub enum LiveData {
     Alert(AlertEvent),
     /// `system`
     System(SystemEvent),
+    /// `experiments/...`
+    Experiment(ExperimentEvent),
 }
 
 /// One stored row: reading, served prediction, version, timings.
@@ -197,6 +199,32 @@ pub struct AlertEvent {
     pub message: String,
     /// When, Unix ms.
     pub at: i64,
+}
+
+/// What the numbers of an experiment say.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct ExperimentEvent {
+    /// The experiment's name.
+    pub experiment: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// `running`, `paused`, `stopped`, `promoted` or `rolled_back`.
+    pub state: String,
+    /// Of each challenger.
+    pub verdicts: Vec<ArmVerdict>,
+    /// When, Unix ms.
+    pub at: i64,
+}
+
+/// What is said of one challenger.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct ArmVerdict {
+    /// The arm's name.
+    pub arm: String,
+    /// `collecting`, `better`, `worse`, `no difference beyond the margin` or `broken split`.
+    pub verdict: String,
+    /// The verdict with its numbers, for people.
+    pub words: String,
 }
 
 /// Rates of the whole server, once a second; not recoverable.

@@ -1,14 +1,16 @@
 //! The commands of the `tidegate` binary.
 //!
 //! `serve` and `demo` start a server; `send` and `import` are devices, `bench` very many; `health` asks a server how it is; `reset` has a device
-//! calibrate anew; `replay` and `export` read the log; `model` is the repository of versions; `simulate` plays experiments. Each command's flags
-//! are a struct in its file.
+//! calibrate anew; `replay` and `export` read the log; `model` is the repository of versions; `experiment` compares them on live devices,
+//! `feedback` says what was true; `simulate` plays experiments. Each command's flags are a struct in its file.
 
 mod ask;
 pub mod backup;
 pub mod bench;
 pub mod demo;
+pub mod experiment;
 pub mod export;
+pub mod feedback;
 pub mod health;
 pub mod import;
 pub mod model;
@@ -50,6 +52,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     Export(export::ExportArgs),
     Model(model::ModelArgs),
+    Experiment(experiment::ExperimentArgs),
+    Feedback(feedback::FeedbackArgs),
     Simulate(simulate::SimulateArgs),
     /// Ask a server whether it is ready.
     Health(health::HealthArgs),
@@ -81,6 +85,8 @@ impl Cli {
             Command::Replay(args) => replay::run(args).await,
             Command::Export(args) => export::run(args).await,
             Command::Model(args) => model::run(args).await,
+            Command::Experiment(args) => experiment::run(args).await,
+            Command::Feedback(args) => feedback::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Health(args) => health::run(args).await,
             Command::Backup(args) => backup::backup(args).await,

@@ -6,6 +6,8 @@
 mod api;
 mod call;
 mod diff;
+mod experiments;
+mod feedback;
 mod head;
 mod health;
 mod models;
@@ -19,6 +21,7 @@ mod upgrade;
 
 pub use problem::Problem;
 
+use crate::experiment::Experiments;
 use crate::ingest::mqtt::MqttStatus;
 use crate::pipeline::Pipeline;
 use crate::registry::Registry;
@@ -42,6 +45,8 @@ pub struct Site {
     pub pipeline: Arc<Pipeline>,
     /// What versions there are.
     pub registry: Arc<Registry>,
+    /// What experiments there are.
+    pub experiments: Arc<Experiments>,
     /// Room for WebSockets.
     pub sockets: Arc<Semaphore>,
     /// WebSocket tasks.
@@ -82,6 +87,15 @@ pub type Shared = axum::extract::State<Arc<Site>>;
         models::rollback,
         models::reload,
         diff::diff,
+        experiments::list,
+        experiments::create,
+        experiments::show,
+        experiments::results,
+        experiments::pause,
+        experiments::resume,
+        experiments::stop,
+        experiments::promote,
+        feedback::feedback,
         predict::predict,
         health::live,
         health::ready,
@@ -124,6 +138,26 @@ pub fn router(site: Arc<Site>) -> Router {
             "/api/v1/models/{endpoint}/{model}/{version}/status",
             post(models::status),
         )
+        .route(
+            "/api/v1/experiments",
+            get(experiments::list).post(experiments::create),
+        )
+        .route("/api/v1/experiments/{name}", get(experiments::show))
+        .route(
+            "/api/v1/experiments/{name}/results",
+            get(experiments::results),
+        )
+        .route("/api/v1/experiments/{name}/pause", post(experiments::pause))
+        .route(
+            "/api/v1/experiments/{name}/resume",
+            post(experiments::resume),
+        )
+        .route("/api/v1/experiments/{name}/stop", post(experiments::stop))
+        .route(
+            "/api/v1/experiments/{name}/promote",
+            post(experiments::promote),
+        )
+        .route("/api/v1/feedback", post(feedback::feedback))
         .route("/api/v1/devices", get(api::devices))
         .route("/api/v1/samples", get(api::samples))
         .route("/api/v1/rollups", get(rollups::rollups))

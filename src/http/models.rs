@@ -444,16 +444,11 @@ pub async fn reload(site: Shared) -> Result<Json<ReloadBody>, Problem> {
 }
 
 /// The body of a change. Only JSON: a form of another page cannot send that.
-fn reasons(headers: &HeaderMap, body: &[u8]) -> Result<(Asked, Option<String>), Problem> {
-    let content_type = headers.get(header::CONTENT_TYPE);
-    let content_type = content_type
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    if !content_type.starts_with("application/json") {
-        let detail = "expected application/json: {\"who\": ..., \"why\": ...}";
-        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        return Err(Problem::new(status, "unsupported_media_type", detail));
-    }
+pub(super) fn reasons(
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(Asked, Option<String>), Problem> {
+    only_json(headers, "{\"who\": ..., \"why\": ...}")?;
     let reasons: Reasons = serde_json::from_slice(body)
         .map_err(|error| Problem::bad_request(format!("expected {{\"who\", \"why\"}}: {error}")))?;
     let is_plain = |text: &str| !text.chars().any(char::is_control);
@@ -473,6 +468,20 @@ fn reasons(headers: &HeaderMap, body: &[u8]) -> Result<(Asked, Option<String>), 
         why: reasons.why,
     };
     Ok((asked, reasons.status))
+}
+
+/// Refuses a body that is not JSON, and tells what is expected.
+pub(super) fn only_json(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let content_type = content_type
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if content_type.starts_with("application/json") {
+        return Ok(());
+    }
+    let detail = format!("expected application/json: {expected}");
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    Err(Problem::new(status, "unsupported_media_type", detail))
 }
 
 /// The document for a change that was not made.

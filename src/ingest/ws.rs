@@ -6,7 +6,7 @@
 use crate::inference::{Served, ServedEndpoint};
 use crate::pipeline::{Arrival, Link, Pipeline, TakeError};
 use crate::push::{Closing, Drained, Outbox};
-use crate::session::SessionCell;
+use crate::session::{SessionCell, Wanted};
 use crate::socket::{Socket, close, close_frame, frame};
 use crate::stream::{StreamKey, reason};
 use crate::telemetry::{Door, Stage, metric};
@@ -173,7 +173,8 @@ async fn hold(request: &StreamRequest, pipeline: &Pipeline) -> Result<Link, Endi
         pipeline.release(&link).await;
     }
     if let Some(pin) = pin {
-        pipeline.switch(&link, pin, reason::PINNED).await.map_err(|error| {
+        let wanted = Wanted::plain(Arc::clone(pin), reason::PINNED);
+        pipeline.switch(&link, &wanted).await.map_err(|error| {
             let mut session = link.session.lock();
             if link.generation == Some(session.generation) {
                 session.holder = None;

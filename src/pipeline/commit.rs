@@ -3,6 +3,7 @@
 //! Runs in commit order on a task of its own, beside the writer's next commit, and never waits.
 
 use super::{Arrival, Arrived, Link, prediction};
+use crate::experiment;
 use crate::push::{Hub, Outbox};
 use crate::session::{Hears, SessionCell};
 use crate::store::writer::{CommitSink, Entry};
@@ -72,15 +73,24 @@ impl Origin {
 pub struct Recorder {
     hub: Arc<Hub>,
     rollups: Feed,
+    experiments: experiment::Feed,
+    shadows: experiment::Feed,
     rates: Arc<Rates>,
 }
 
 impl Recorder {
-    /// A recorder that feeds the hub and the roll-ups.
-    pub fn new(hub: Arc<Hub>, rollups: Feed, rates: Arc<Rates>) -> Self {
+    /// A recorder that feeds the hub, the roll-ups and the experiments.
+    pub fn new(
+        hub: Arc<Hub>,
+        rollups: Feed,
+        (experiments, shadows): (experiment::Feed, experiment::Feed),
+        rates: Arc<Rates>,
+    ) -> Self {
         Self {
             hub,
             rollups,
+            experiments,
+            shadows,
             rates,
         }
     }
@@ -91,12 +101,16 @@ impl CommitSink<Origin> for Recorder {
         let mut samples: Vec<(u64, Arc<SampleRow>)> = Vec::with_capacity(entries.len());
         for Entry { row, owner } in entries {
             self.settle(&row, &owner);
-            if let What::Sample(sample) = row.what {
-                samples.push((row.id, sample));
+            match row.what {
+                What::Sample(sample) => samples.push((row.id, sample)),
+                What::Reset { .. } => self.shadows.reset(row.stream.id),
+                _ => {}
             }
         }
         self.rates.committed(samples.len());
         self.rollups.committed(&samples);
+        self.experiments.committed(&samples);
+        self.shadows.committed_beside(&samples);
         self.hub.committed(samples);
     }
 

@@ -2,9 +2,9 @@
 
 use super::Pipeline;
 use crate::inference::{Engine, Fold, ResumeError, Served};
-use crate::session::{Bounds, Gaps, OpenError, Session, SessionCell, Stand};
+use crate::session::{Bounds, Gaps, OpenError, Session, SessionCell, Stand, Wanted};
 use crate::store::{Place, StoreError, StoredSnapshot, StoredStream};
-use crate::stream::{Marks, StreamKey, StreamRef};
+use crate::stream::{ArmRef, Marks, StreamKey, StreamRef, reason};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,8 +26,8 @@ pub enum LoadSessionError {
 }
 
 impl Pipeline {
-    /// The session of a stream, from memory or from the store. A stream that is new begins under `pin`, or under the production version;
-    /// one that follows production is moved to it.
+    /// The session of a stream, from memory or from the store. A stream that is new begins under `pin`, or under the version of its arm, or
+    /// the production version; one that follows production is moved to where it belongs.
     ///
     /// # Errors
     /// A full map of sessions, or a store that cannot be read.
@@ -51,8 +51,11 @@ impl Pipeline {
     ) -> Result<Session, LoadSessionError> {
         let engine = self.engines.load();
         let endpoint = engine.endpoint(key.endpoint.as_str());
-        let first = pin.or(endpoint.map(|endpoint| &endpoint.production));
-        let first = first.ok_or_else(|| LoadSessionError::Endpoint(key.clone()))?;
+        let first = match (pin, endpoint) {
+            (Some(pin), _) => Wanted::plain(Arc::clone(pin), reason::PINNED),
+            (None, Some(endpoint)) => self.due(endpoint, key, None),
+            (None, None) => return Err(LoadSessionError::Endpoint(key.clone())),
+        };
         let bounds = Bounds {
             max_gaps: self.config.sessions.max_gaps,
             snapshot_every: self.config.sessions.snapshot_every,
@@ -64,12 +67,10 @@ impl Pipeline {
                 id,
                 key: key.clone(),
             };
-            let fold = Fold::new(Arc::clone(first));
+            let fold = Fold::new(first.served);
             let (marks, gaps) = (Marks::default(), Gaps::default());
             let mut session = Session::new(stream, marks, gaps, fold, bounds);
-            if pin.is_some() {
-                session.set_stand(Stand::Pinned);
-            }
+            session.set_stand(Stand::of(first.reason, None), first.arm);
             return Ok(session);
         };
         let behind = stored
@@ -79,28 +80,58 @@ impl Pipeline {
         let (fold, gone) = match self.bring_back(&stored, &engine).await? {
             Some(fold) => (fold, None),
             None => {
-                tracing::warn!(stream = %key, to = %first.reference, "the version that served this stream is gone");
-                let (fold, from) = self.warmed(&stored, first).await?;
+                let goes_on = pin.or(endpoint.map(|endpoint| &endpoint.production));
+                let goes_on = goes_on.ok_or_else(|| LoadSessionError::Endpoint(key.clone()))?;
+                tracing::warn!(stream = %key, to = %goes_on.reference, "the version that served this stream is gone");
+                let (fold, from) = self.warmed(&stored, goes_on).await?;
                 (fold, Some(from))
             }
         };
-        let stand = self.stand_of(stored.stream.id).await?;
+        let (stand, arm) = self.stand_of(key, stored.stream.id).await?;
         let gaps = Gaps::from_ranges(stored.gaps);
         let mut session = Session::new(stored.stream, stored.marks, gaps, fold, bounds);
         session.stands_behind_snapshot(behind);
         match gone {
             Some(from) => session.reopen(from),
-            None => session.set_stand(stand),
+            None => session.set_stand(stand, arm),
         }
         Ok(session)
     }
 
-    /// Why the version that serves a stored stream serves it.
-    async fn stand_of(&self, stream: i64) -> Result<Stand, StoreError> {
+    /// Why the version that serves a stored stream serves it, and for which arm.
+    async fn stand_of(
+        &self,
+        key: &StreamKey,
+        stream: i64,
+    ) -> Result<(Stand, Option<Arc<ArmRef>>), StoreError> {
         let switches = self.store.switches(stream, 2).await?;
         let before = switches.get(1).map(|before| before.version_id);
-        let newest = switches.first();
-        Ok(newest.map_or(Stand::Assigned, |newest| Stand::of(&newest.reason, before)))
+        let Some(newest) = switches.first() else {
+            return Ok((Stand::Assigned, None));
+        };
+        let stand = Stand::of(&newest.reason, before);
+        let arm = newest.arm.as_deref().filter(|_| stand == Stand::InArm);
+        Ok((stand, arm.map(|label| self.arm_of(key, label))))
+    }
+
+    /// The arm that a stored stream is in. Of an experiment that is over only the name is left, until the stream is moved out of it.
+    fn arm_of(&self, key: &StreamKey, label: &str) -> Arc<ArmRef> {
+        let (endpoint, device) = (key.endpoint.as_str(), key.device.as_str());
+        let placed = self.board.place(endpoint, device, Some(label));
+        let placed = placed.filter(|placed| &*placed.arm.label == label);
+        placed.map_or_else(
+            || {
+                Arc::new(ArmRef {
+                    experiment: 0,
+                    label: label.into(),
+                    arm: 0,
+                    bucket: 0,
+                    propensity: 0.0,
+                    at: 0,
+                })
+            },
+            |placed| placed.arm,
+        )
     }
 
     /// The state behind the stored position; `None` when the version that served is no longer loaded.

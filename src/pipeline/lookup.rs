@@ -4,6 +4,7 @@
 
 use super::commit::count_repeats;
 use super::{Arrival, Arrived, Link, Origin, Pipeline, TakeError, check_hold, prediction};
+use crate::experiment::outcome;
 use crate::push::Outbox;
 use crate::session::{Checked, Hears, Known as Pending, Session, Witness};
 use crate::store::{Known, StoredSample};
@@ -193,6 +194,14 @@ impl Pipeline {
     ) -> Result<(), TakeError> {
         let origin = Origin::of(link, arrival);
         if matches!(found, Found::Taken(_)) {
+            if let Some(message) = self.unfit(link, &label) {
+                let (refusal, at) = ((NackCode::BadReading, message), arrival.received_at);
+                return self
+                    .record_one(link, origin, |session| {
+                        session.refuse_apart(epoch, Some(seq), refusal, at)
+                    })
+                    .await;
+            }
             return self
                 .record_one(link, origin, |session| session.feedback(epoch, seq, label))
                 .await;
@@ -204,6 +213,16 @@ impl Pipeline {
             session.refuse_apart(epoch, Some(seq), refusal, at)
         })
         .await
+    }
+
+    /// What is wrong with a label for a reading of this stream.
+    fn unfit(&self, link: &Link, label: &Label) -> Option<String> {
+        let engine = self.engines.load();
+        let session = link.session.lock();
+        let endpoint = engine.endpoint(session.stream.key.endpoint.as_str())?;
+        let task = endpoint.manifest.task.as_str();
+        let expected = outcome::check(task, label).err()?;
+        Some(format!("label: expected {expected}, the task is {task}"))
     }
 
     /// Says `receipt` once all that was taken of the stream so far is durable: the publish came again.

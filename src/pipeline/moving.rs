@@ -1,15 +1,17 @@
-//! Streams follow their endpoint's production version: those in memory one after the other, the others when they load.
+//! Streams follow their endpoint's production version, or the arm of an experiment that their device is in: those in memory one after the
+//! other, the others when they load.
 //!
-//! One task looks at every session whenever the engine changes and moves a few streams at a time by the usual switch; each is answered by
+//! One task looks at every session whenever the engine or the experiments change, and moves a few streams at a time by the usual switch; each is answered by
 //! its old version until its switch is recorded. What could not be moved (a stream too busy, a store that is not read) is tried again. A
 //! stream that loads is moved before its door gets it, if that takes no longer than a second; else the task moves it. Nothing here can
 //! fail a stream: the version before goes on.
 
 use super::{Link, Pipeline, SwitchError, TakeError};
-use crate::inference::Served;
+use crate::inference::{Engine, ServedEndpoint};
 use crate::push::Outbox;
-use crate::session::{SessionCell, Stand};
+use crate::session::{Session, SessionCell, Stand, Wanted};
 use crate::stream::{StreamKey, reason};
+use crate::telemetry::metric;
 use futures_util::{StreamExt, stream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,14 +34,16 @@ pub(super) struct Moves {
     asked: Notify,
 }
 
-/// Moves streams to the production version until the server stops.
+/// Moves streams to where they belong until the server stops.
 pub async fn follow(pipeline: Arc<Pipeline>, stop: CancellationToken) {
     let mut picture = pipeline.engines.picture();
+    let mut experiments = pipeline.board.changes();
     let moving = async {
         loop {
             let left = pipeline.move_all().await;
             tokio::select! {
                 () = picture.changed() => {}
+                Ok(()) = experiments.changed() => {}
                 () = pipeline.moves.asked.notified() => {}
                 () = tokio::time::sleep(AGAIN), if left => {}
             }
@@ -52,15 +56,13 @@ pub async fn follow(pipeline: Arc<Pipeline>, stop: CancellationToken) {
 }
 
 impl Pipeline {
-    /// Streams in memory that are still to be moved to the production version of their endpoint.
+    /// Streams in memory that are still to be moved to the version that they belong to.
     pub fn streams_to_move(&self) -> u64 {
         let engine = self.engines.load();
         let mut waiting = 0;
         // Beyond what the task knows of: it may not have looked since the engine changed.
-        self.sessions.for_each(|key, session| {
-            let endpoint = engine.endpoint(key.endpoint.as_str());
-            waiting +=
-                u64::from(endpoint.is_some_and(|endpoint| session.wants(&endpoint.production)));
+        self.sessions.for_each(|_, session| {
+            waiting += u64::from(self.wanted_by(session, &engine).is_some());
         });
         waiting
     }
@@ -75,8 +77,7 @@ impl Pipeline {
         let engine = self.engines.load();
         let mut keys = Vec::new();
         self.sessions.for_each(|key, session| {
-            let endpoint = engine.endpoint(key.endpoint.as_str());
-            if endpoint.is_some_and(|endpoint| session.wants(&endpoint.production)) {
+            if self.wanted_by(session, &engine).is_some() {
                 keys.push(key.clone());
             }
         });
@@ -85,7 +86,7 @@ impl Pipeline {
         }
         tracing::info!(
             streams = keys.len(),
-            "moving streams to their production version"
+            "moving streams to the version that they belong to"
         );
         self.moves.left.store(keys.len() as u64, Ordering::Relaxed);
         let (all, mut failed) = (keys.len(), 0_usize);
@@ -107,55 +108,106 @@ impl Pipeline {
         let Some(session) = self.sessions.get(&key) else {
             return true;
         };
-        let Some(production) = self.wanted(&session) else {
+        let Some(wanted) = self.wanted(&session) else {
             return true;
         };
-        let link = aside(&session);
-        let switched = self.switch(&link, &production, reason::PRODUCTION);
-        match switched.await {
+        match self.switch(&aside(&session), &wanted).await {
             Ok(()) | Err(SwitchError::Take(TakeError::Retired | TakeError::Stopping)) => true,
             Err(error) => {
-                tracing::warn!(stream = %key, to = %production.reference, %error, "a stream stays with its version for now");
+                tracing::warn!(stream = %key, to = %wanted.served.reference, %error, "a stream stays with its version for now");
                 false
             }
         }
     }
 
-    /// The production version, where the stream is to be moved to it.
-    fn wanted(&self, session: &SessionCell) -> Option<Arc<Served>> {
+    /// Where the stream is to be moved, if it is elsewhere.
+    fn wanted(&self, session: &SessionCell) -> Option<Wanted> {
         let engine = self.engines.load();
-        let session = session.lock();
-        let endpoint = engine.endpoint(session.stream.key.endpoint.as_str())?;
+        self.wanted_by(&session.lock(), &engine)
+    }
+
+    /// A back-fill ends under the version it began with, and a pinned stream stays.
+    fn wanted_by(&self, session: &Session, engine: &Engine) -> Option<Wanted> {
+        let key = &session.stream.key;
+        let endpoint = engine.endpoint(key.endpoint.as_str())?;
         let production = &endpoint.production;
-        session.wants(production).then(|| Arc::clone(production))
+        let wanted = match session.stand() {
+            _ if !key.is_live() => return None,
+            Stand::Pinned => return None,
+            Stand::Fled(from) => {
+                let is_other = session.served().reference != production.reference;
+                if from == production.reference.id || !is_other {
+                    return None;
+                }
+                Wanted::plain(Arc::clone(production), reason::PRODUCTION)
+            }
+            Stand::Assigned | Stand::InArm => {
+                let current = session.arm().map(|arm| &*arm.label);
+                self.due(endpoint, key, current)
+            }
+        };
+        (!session.has(&wanted)).then_some(wanted)
+    }
+
+    /// The version that a stream belongs to which nobody has pinned: that of its arm, else the one in production. An arm whose version is
+    /// not there is no reason to fail: production serves.
+    pub(super) fn due(
+        &self,
+        endpoint: &ServedEndpoint,
+        key: &StreamKey,
+        current: Option<&str>,
+    ) -> Wanted {
+        let (name, device) = (endpoint.name.as_str(), key.device.as_str());
+        let placed = match key.is_live() {
+            true => self.board.place(name, device, current),
+            false => None,
+        };
+        if let Some(placed) = placed {
+            if let Some(served) = endpoint.versions.get(&placed.version) {
+                return Wanted {
+                    served: Arc::clone(served),
+                    reason: reason::EXPERIMENT,
+                    arm: Some(placed.arm),
+                };
+            }
+            metrics::counter!(metric::ARMS_MISSING).increment(1);
+        }
+        let reason = match current {
+            Some(_) => reason::EXPERIMENT_OVER,
+            None => reason::PRODUCTION,
+        };
+        Wanted::plain(Arc::clone(&endpoint.production), reason)
     }
 
     /// Moves a stream that was just opened, if it is quick; else the task does it.
     pub(super) async fn settle_in(&self, session: &Arc<SessionCell>) {
-        let Some(production) = self.wanted(session) else {
+        let Some(wanted) = self.wanted(session) else {
             return;
         };
         let link = aside(session);
-        let switched = self.switch(&link, &production, reason::PRODUCTION);
+        let switched = self.switch(&link, &wanted);
         if !matches!(tokio::time::timeout(PATIENCE, switched).await, Ok(Ok(()))) {
             self.moves.asked.notify_one();
         }
     }
 
-    /// A connection that asks for no version has a pinned stream: it follows production again. What keeps it from that is no reason to
+    /// A connection that asks for no version has a pinned stream: it follows production again, or its arm. What keeps it from that is no reason to
     /// turn the connection away.
     pub async fn release(&self, link: &Link) {
-        let production = {
+        let wanted = {
             let session = link.session.lock();
             if session.stand() != Stand::Pinned || !session.stream.key.is_live() {
                 return;
             }
             let engine = self.engines.load();
             let endpoint = engine.endpoint(session.stream.key.endpoint.as_str());
-            endpoint.map(|endpoint| Arc::clone(&endpoint.production))
+            endpoint.map(|endpoint| self.due(endpoint, &session.stream.key, None))
         };
-        let Some(production) = production else { return };
-        let switched = self.switch(link, &production, reason::RELEASED);
+        let Some(mut wanted) = wanted else { return };
+        if wanted.arm.is_none() {
+            wanted.reason = reason::RELEASED;
+        }
+        let switched = self.switch(link, &wanted);
         match tokio::time::timeout(PATIENCE, switched).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "a stream stays pinned for now"),

@@ -9,7 +9,7 @@
 use super::moving::aside;
 use super::{Pipeline, SwitchError};
 use crate::inference::Served;
-use crate::session::{Session, SessionCell};
+use crate::session::{Session, SessionCell, Wanted};
 use crate::store::StoreError;
 use crate::stream::{StreamKey, now_ms, reason};
 use crate::telemetry::metric;
@@ -113,7 +113,8 @@ impl Pipeline {
         let Some(good) = self.last_good(cell, key, failing).await? else {
             return Ok(None);
         };
-        self.switch(&aside(cell), &good, reason::FAILING).await?;
+        let wanted = Wanted::plain(Arc::clone(&good), reason::FAILING);
+        self.switch(&aside(cell), &wanted).await?;
         Ok(Some(good))
     }
 

@@ -8,7 +8,7 @@
 
 use super::{Link, Origin, Pipeline, STEPS_A_LOCK, TIME_A_LOCK, TakeError, check_hold};
 use crate::inference::{Fold, Served};
-use crate::session::Stand;
+use crate::session::{Stand, Wanted};
 use crate::store::{LoggedReading, Place, StoreError, StoredStream};
 use crate::stream::{What, is_folded, reason};
 use crate::telemetry::metric;
@@ -51,33 +51,31 @@ enum Left {
 }
 
 impl Pipeline {
-    /// Makes `wanted` answer on this stream, for a `reason` that its row keeps; nothing happens when it does already.
+    /// Makes the wanted version answer on this stream, for a reason that its row keeps; nothing happens when it does already.
     ///
     /// # Errors
     /// See [`SwitchError`].
-    pub async fn switch(
-        &self,
-        link: &Link,
-        wanted: &Arc<Served>,
-        reason: &'static str,
-    ) -> Result<(), SwitchError> {
+    pub async fn switch(&self, link: &Link, wanted: &Wanted) -> Result<(), SwitchError> {
         let (stream, at) = {
             let session = link.session.lock();
-            let serves = session.served().reference == wanted.reference;
-            if serves && session.stand() == Stand::of(reason, None) {
+            if session.has(wanted) {
                 return Ok(());
             }
-            (session.stream.id, session.committed.pos)
+            // The same version goes on: nothing has to be warmed.
+            let goes_on = session.served().reference == wanted.served.reference;
+            let at = if goes_on { 0 } else { session.committed.pos };
+            (session.stream.id, at)
         };
-        let mut warm = self.warm(stream, at, wanted).await?;
+        let served = &wanted.served;
+        let mut warm = self.warm(stream, at, served).await?;
         for _ in 0..ROUNDS {
-            match self.try_switch(link, wanted, &mut warm, reason).await? {
+            match self.try_switch(link, wanted, &mut warm).await? {
                 Left::Nothing => return Ok(()),
                 Left::Pending(rows, until) => self.catch_up(&mut warm, &rows, until).await,
                 Left::Stored(until)
                     if self.store.last_reset(stream).await?.pos > warm.place.pos =>
                 {
-                    warm = self.warm(stream, until, wanted).await?;
+                    warm = self.warm(stream, until, served).await?;
                 }
                 Left::Stored(until) => {
                     self.fold_log(&mut warm.fold, stream, warm.place, until, true)
@@ -162,22 +160,21 @@ impl Pipeline {
     async fn try_switch(
         &self,
         link: &Link,
-        wanted: &Arc<Served>,
+        wanted: &Wanted,
         warm: &mut Warm,
-        reason: &'static str,
     ) -> Result<Left, TakeError> {
         let mut permits = self.room(1).await?;
         let mut session = link.session.lock();
         check_hold(&session, link)?;
         let until = session.marks.pos;
-        if session.served().reference == wanted.reference {
-            let stand = Stand::of(reason, None);
+        if session.served().reference == wanted.served.reference {
+            let (reason, arm) = (wanted.reason, wanted.arm.clone());
             if until == 0 {
-                session.set_stand(stand);
-            } else if session.stand() != stand
+                session.set_stand(Stand::of(reason, None), arm);
+            } else if !session.stands_for(wanted)
                 && let Some(permit) = permits.next()
             {
-                permit.send(Origin::silent(link).entry(session.stand_anew(reason)));
+                permit.send(Origin::silent(link).entry(session.stand_anew(reason, arm)));
             }
             return Ok(Left::Nothing);
         }
@@ -185,17 +182,19 @@ impl Pipeline {
             return Ok(Left::Stored(session.committed.pos));
         };
         let rows: Vec<What> = rows.cloned().collect();
-        if rows.len() > steps_a_lock(wanted) {
+        if rows.len() > steps_a_lock(&wanted.served) {
             return Ok(Left::Pending(rows, until));
         }
         warm.take(&rows, until);
         let (reason, from) = match until {
-            0 if reason != reason::PINNED => (reason::OPENED, None),
-            0 => (reason, None),
-            _ => (reason, Some(warm.from)),
+            0 if !matches!(wanted.reason, reason::PINNED | reason::EXPERIMENT) => {
+                (reason::OPENED, None)
+            }
+            0 => (wanted.reason, None),
+            _ => (wanted.reason, Some(warm.from)),
         };
         if let Some(permit) = permits.next() {
-            let row = session.switch(warm.fold.clone(), reason, from);
+            let row = session.switch(warm.fold.clone(), reason, wanted.arm.clone(), from);
             permit.send(Origin::silent(link).entry(row));
             metrics::counter!(metric::SWITCHES, "reason" => reason).increment(1);
         }

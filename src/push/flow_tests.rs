@@ -45,6 +45,7 @@ pub fn committed(id: u64, device: u8) -> Committed {
         values: vec![0.5; 8].into(),
         output: Output::Skipped("test".into()),
         version: Arc::new(version),
+        arm: None,
         latency_us: 1,
         flags: Flags::default(),
         numerics_rev: 1,
@@ -66,6 +67,7 @@ fn stored((id, row): &Committed) -> StoredSample {
         output: row.output.clone(),
         model: row.version.model.clone(),
         version: row.version.version.clone(),
+        arm: None,
         latency_us: row.latency_us,
         flags: row.flags,
     }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use tidegate_protocol::live::{AlertEvent, DeviceEvent, DeviceState, SystemEvent};
+use tidegate_protocol::live::{AlertEvent, DeviceEvent, DeviceState, ExperimentEvent, SystemEvent};
 use tidegate_protocol::{EndpointName, LiveData};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
@@ -246,6 +246,13 @@ impl Hub {
             topics::alerts(key),
             LiveData::Alert(data),
         );
+    }
+
+    /// What the numbers of an experiment say.
+    pub fn experiment(&self, event: ExperimentEvent) {
+        let topic = format!("experiments/{}", event.experiment);
+        let patterns = Pattern::of_experiment(&event.experiment);
+        self.tell(&patterns, topic, LiveData::Experiment(event));
     }
 
     /// The server's rates.

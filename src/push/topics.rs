@@ -14,7 +14,7 @@ const MAX_PATTERN_BYTES: usize = 224;
 pub enum TopicError {
     /// None of the forms.
     #[error(
-        "unknown topic: expected predictions/{{endpoint}}/{{device}}, devices/{{device}}, alerts/{{endpoint}}/{{device}} or system"
+        "unknown topic: expected predictions/{{endpoint}}/{{device}}, devices/{{device}}, alerts/{{endpoint}}/{{device}}, experiments/{{name}} or system"
     )]
     Unknown,
     /// A level that no endpoint or device can be called.
@@ -34,6 +34,8 @@ pub enum Pattern {
     Devices(Option<DeviceId>),
     /// `alerts/{endpoint}/{device}`
     Alerts(Option<EndpointName>, Option<DeviceId>),
+    /// `experiments/{name}`; `None` is `*`.
+    Experiments(Option<String>),
     /// `system`
     System,
 }
@@ -55,6 +57,9 @@ impl Pattern {
             ["alerts", endpoint, device] if is_level(endpoint) && is_level(device) => {
                 Ok(Self::Alerts(name(endpoint)?, name(device)?))
             }
+            ["experiments", name] if is_level(name) => {
+                Ok(Self::Experiments((name != "*").then(|| name.to_owned())))
+            }
             ["devices", device] if is_level(device) => Ok(Self::Devices(name(device)?)),
             ["system"] => Ok(Self::System),
             _ => Err(TopicError::Unknown),
@@ -74,6 +79,14 @@ impl Pattern {
     /// Every pattern that matches what happens to a device.
     pub fn of_device(key: &StreamKey) -> [Self; 2] {
         [Self::Devices(Some(key.device.clone())), Self::Devices(None)]
+    }
+
+    /// Every pattern that matches an experiment.
+    pub fn of_experiment(name: &str) -> [Self; 2] {
+        [
+            Self::Experiments(Some(name.to_owned())),
+            Self::Experiments(None),
+        ]
     }
 
     /// Whether its events are committed samples.
@@ -161,6 +174,10 @@ mod tests {
             );
             assert!(!pattern.hears_predictions_of(&key()), "{text}");
         }
+        let experiments = Pattern::parse("experiments/one").unwrap();
+        assert!(Pattern::of_experiment("one").contains(&experiments));
+        assert!(!Pattern::of_experiment("two").contains(&experiments));
+        assert!(Pattern::of_experiment("two").contains(&Pattern::parse("experiments/*").unwrap()));
         assert!(Pattern::of_device(&key()).contains(&Pattern::parse("devices/rig-1").unwrap()));
     }
 

@@ -18,7 +18,8 @@ pub fn of_row(row: &SampleRow) -> usize {
     let key = &row.stream.key;
     let names = 2 * (key.endpoint.as_str().len() + key.device.as_str().len());
     let version = row.version.model.len() + row.version.version.len();
-    ENVELOPE + names + version + row.values.len() * VALUE + of_output(&row.output)
+    let arm = row.arm.as_ref().map_or(0, |arm| arm.label.len());
+    ENVELOPE + names + version + arm + row.values.len() * VALUE + of_output(&row.output)
 }
 
 /// What any event carries.
@@ -31,6 +32,13 @@ pub fn of_data(topic: &str, data: &LiveData) -> usize {
             names + ESCAPED * (event.alert.len() + event.message.len())
         }
         LiveData::System(_) => 0,
+        LiveData::Experiment(event) => {
+            let verdicts = event.verdicts.iter();
+            let verdicts = verdicts
+                .map(|one| ENVELOPE / 4 + text(&one.arm) + text(&one.verdict) + text(&one.words));
+            let names = event.experiment.len() + event.endpoint.len() + event.state.len();
+            names + verdicts.sum::<usize>()
+        }
     };
     ENVELOPE + topic.len() + content
 }
@@ -38,7 +46,8 @@ pub fn of_data(topic: &str, data: &LiveData) -> usize {
 fn of_sample(sample: &Sample) -> usize {
     let names = sample.endpoint.len() + sample.device.len();
     let version = sample.model.len() + sample.version.len();
-    names + version + sample.values.len() * VALUE + of_output(&sample.output)
+    let arm = sample.arm.as_ref().map_or(0, String::len);
+    names + version + arm + sample.values.len() * VALUE + of_output(&sample.output)
 }
 
 /// A prediction's output.

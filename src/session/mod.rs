@@ -15,7 +15,7 @@ mod tests;
 
 pub use admit::{Admission, Numbers, admit};
 pub use gaps::Gaps;
-pub use state::{Bounds, Checked, Hears, Known, Session, Stand, Witness};
+pub use state::{Bounds, Checked, Hears, Known, Session, Stand, Wanted, Witness};
 
 use crate::stream::StreamKey;
 use dashmap::DashMap;

@@ -6,7 +6,7 @@
 use super::{Admission, Gaps, Numbers, admit};
 use crate::inference::{Fold, Served};
 use crate::push::Outbox;
-use crate::stream::{Flags, Marks, Numbering, RefusalRow, SampleRow, StreamRef};
+use crate::stream::{ArmRef, Flags, Marks, Numbering, RefusalRow, SampleRow, StreamRef};
 use crate::stream::{Row, Snapshot, What, reason};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -91,6 +91,8 @@ pub struct Session {
     /// The version that served is gone: the next row says who serves now, warmed from this position (0: it has seen nothing).
     reopen: Option<u64>,
     stand: Stand,
+    /// Its place in an experiment, while that has chosen the version.
+    arm: Option<Arc<ArmRef>>,
 }
 
 /// Why a version serves a stream, and so what moves the stream to another one.
@@ -101,6 +103,8 @@ pub enum Stand {
     Assigned,
     /// Asked for by name: the stream stays until it is released.
     Pinned,
+    /// An experiment chose it.
+    InArm,
     /// The version of this row id kept failing here: the stream follows production, but not back to that one.
     Fled(i64),
 }
@@ -110,9 +114,36 @@ impl Stand {
     pub fn of(reason: &str, before: Option<i64>) -> Self {
         match (reason, before) {
             (reason::PINNED, _) => Self::Pinned,
+            (reason::EXPERIMENT, _) => Self::InArm,
             (reason::FAILING, Some(before)) => Self::Fled(before),
             _ => Self::Assigned,
         }
+    }
+}
+
+/// The version that a stream is to have.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Who is to serve.
+    pub served: Arc<Served>,
+    /// Why: one of [`reason`].
+    pub reason: &'static str,
+    /// The arm of an experiment that it serves for.
+    pub arm: Option<Arc<ArmRef>>,
+}
+
+impl Wanted {
+    /// A version outside of any experiment.
+    pub fn plain(served: Arc<Served>, reason: &'static str) -> Self {
+        Self {
+            served,
+            reason,
+            arm: None,
+        }
+    }
+
+    fn label(&self) -> Option<&str> {
+        self.arm.as_ref().map(|arm| &*arm.label)
     }
 }
 
@@ -151,6 +182,7 @@ impl Session {
             max_repeats: bounds.max_repeats,
             reopen: None,
             stand: Stand::Assigned,
+            arm: None,
         }
     }
 
@@ -160,20 +192,25 @@ impl Session {
     }
 
     /// What was stored about that, or what the stream's first row is going to say.
-    pub fn set_stand(&mut self, stand: Stand) {
+    pub fn set_stand(&mut self, stand: Stand, arm: Option<Arc<ArmRef>>) {
         self.stand = stand;
+        self.arm = arm;
     }
 
-    /// Whether the stream is to be moved to `production`. A back-fill ends under the version it began with.
-    pub fn wants(&self, production: &Served) -> bool {
-        let other = self.served().reference != production.reference;
-        other
-            && self.stream.key.is_live()
-            && match self.stand {
-                Stand::Assigned => true,
-                Stand::Pinned => false,
-                Stand::Fled(from) => from != production.reference.id,
-            }
+    /// Its place in an experiment, while that has chosen the version.
+    pub fn arm(&self) -> Option<&Arc<ArmRef>> {
+        self.arm.as_ref()
+    }
+
+    /// Whether it stands there already.
+    pub fn has(&self, wanted: &Wanted) -> bool {
+        self.served().reference == wanted.served.reference && self.stands_for(wanted)
+    }
+
+    /// Whether its version serves for that reason and arm, whichever version it is.
+    pub fn stands_for(&self, wanted: &Wanted) -> bool {
+        let label = self.arm.as_ref().map(|arm| &*arm.label);
+        self.stand == Stand::of(wanted.reason, None) && label == wanted.label()
     }
 
     /// So many rows already stand behind the newest snapshot: a stream that is loaded for a few readings at a time gets its
@@ -257,21 +294,28 @@ impl Session {
     /// has seen nothing.
     pub fn open(&mut self) -> Option<Row> {
         if self.marks.pos == 0 {
-            let pinned = self.stand == Stand::Pinned;
-            let reason = if pinned {
-                reason::PINNED
-            } else {
-                reason::OPENED
+            let reason = match self.stand {
+                Stand::Pinned => reason::PINNED,
+                Stand::InArm => reason::EXPERIMENT,
+                Stand::Assigned | Stand::Fled(_) => reason::OPENED,
             };
             return Some(self.switch_row(reason, None));
         }
         let warm_from = self.reopen.take()?;
+        self.arm = None;
         Some(self.switch_row(reason::GONE, Some(warm_from).filter(|from| *from > 0)))
     }
 
     /// Puts another version in place, warmed from `warm_from`; its row commits before its first prediction.
-    pub fn switch(&mut self, fold: Fold, reason: &'static str, warm_from: Option<u64>) -> Row {
+    pub fn switch(
+        &mut self,
+        fold: Fold,
+        reason: &'static str,
+        arm: Option<Arc<ArmRef>>,
+        warm_from: Option<u64>,
+    ) -> Row {
         self.stand = Stand::of(reason, Some(self.served().reference.id));
+        self.arm = arm;
         self.fold = fold;
         self.reopen = None;
         self.failed = 0;
@@ -279,14 +323,16 @@ impl Session {
         self.switch_row(reason, warm_from)
     }
 
-    /// The same version goes on for another reason: pinned, or released.
-    pub fn stand_anew(&mut self, reason: &'static str) -> Row {
+    /// The same version goes on for another reason: pinned, released, in an arm, out of it.
+    pub fn stand_anew(&mut self, reason: &'static str, arm: Option<Arc<ArmRef>>) -> Row {
         self.stand = Stand::of(reason, None);
+        self.arm = arm;
         self.switch_row(reason, None)
     }
 
     fn switch_row(&mut self, reason: &'static str, warm_from: Option<u64>) -> Row {
         let version = Arc::clone(&self.served().reference);
+        let arm = self.arm.clone();
         let snapshot = self.snapshot();
         self.marks.last_ts = self.fold.last_ts();
         Row {
@@ -295,6 +341,7 @@ impl Session {
                 version,
                 reason,
                 warm_from,
+                arm,
             })
         }
     }
@@ -479,6 +526,7 @@ impl Session {
             values: reading.values,
             output,
             version: Arc::clone(&self.served().reference),
+            arm: self.arm.clone(),
             latency_us: u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX),
             flags: reading.flags,
             numerics_rev: self.served().version.numerics_rev(),

@@ -39,6 +39,8 @@ pub trait Cells {
     fn maybe_text(&self, column: usize) -> Option<&str>;
     /// Bytes.
     fn bytes(&self, column: usize) -> &[u8];
+    /// A real number, or nothing.
+    fn maybe_real(&self, column: usize) -> Option<f64>;
 }
 
 /// What both rows say in the same way.
@@ -61,6 +63,10 @@ macro_rules! shared {
         }
 
         fn bytes(&self, column: usize) -> &[u8] {
+            self.get(column)
+        }
+
+        fn maybe_real(&self, column: usize) -> Option<f64> {
             self.get(column)
         }
     };

@@ -1,12 +1,13 @@
 //! The durable record behind one small trait in domain words.
 //!
-//! Owns the trait [`Store`] with its parts [`Versions`], [`Upkeep`] and [`History`], what is read back, and the [`writer`] which gathers rows. A database
+//! Owns the trait [`Store`] with its parts [`Versions`], [`Experiments`], [`Upkeep`] and [`History`], what is read back, and the [`writer`] which gathers rows. A database
 //! is a file, [`sqlite`], or a server, [`postgres`]; [`open()`] tells which. Promises that a batch commits whole or not at all, each stream
 //! by compare-and-set on its position, that one server writes at a time, and that what `commit` returned is synced (as
 //! configured). Knows nothing of sockets, models or sessions.
 
 mod cells;
 mod disk;
+pub mod experiments;
 pub mod history;
 pub mod lock;
 mod open;
@@ -19,6 +20,10 @@ pub mod upkeep;
 pub mod versions;
 pub mod writer;
 
+pub use experiments::{
+    AssignmentRow, ExperimentRow, Experiments, FeedbackRow, NewExperiment, Note, NoteRow,
+    RefusedRow, ShadowRow, StateChange,
+};
 pub use history::{History, open_readonly};
 pub use open::{Opened, explain, open};
 pub use upkeep::Upkeep;
@@ -133,6 +138,8 @@ pub struct StoredSwitch {
     pub version_id: i64,
     /// Why.
     pub reason: String,
+    /// `experiment/arm`, where an experiment chose it.
+    pub arm: Option<String>,
 }
 
 /// Publishes of the broker that were taken and may be delivered again, as read back.
@@ -180,6 +187,8 @@ pub struct StoredSample {
     pub model: String,
     /// Its version.
     pub version: String,
+    /// `experiment/arm`, where an experiment chose the version.
+    pub arm: Option<String>,
     /// From decode to step done, microseconds.
     pub latency_us: u32,
     /// What was odd.
@@ -201,7 +210,7 @@ impl StoredSample {
             output: self.output,
             model: self.model,
             version: self.version,
-            arm: None,
+            arm: self.arm,
             latency_us: self.latency_us,
             flags: self.flags.names(),
         }
@@ -251,7 +260,7 @@ pub struct DeviceRow {
 }
 
 /// What the store must do, whatever the database.
-pub trait Store: Upkeep + Versions {
+pub trait Store: Upkeep + Versions + Experiments {
     /// The log's id: another one for another database.
     fn log_id(&self) -> &str;
 

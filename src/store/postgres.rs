@@ -8,6 +8,7 @@
 mod commit;
 mod connect;
 mod copy;
+mod experiments;
 mod extras;
 mod history;
 mod hold;

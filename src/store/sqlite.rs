@@ -6,6 +6,7 @@
 
 mod bulk;
 pub mod copy;
+mod experiments;
 mod explain;
 mod history;
 mod numbers;
@@ -23,7 +24,7 @@ use super::{
     DeviceRow, History, Known, LoggedReading, Place, Result, SampleQuery, Store, StoreError,
     StoredReceipts, StoredSample, StoredStream, StoredSwitch, schema,
 };
-use crate::stream::{RefusalRow, Row, Snapshot, StreamKey, What, now_ms};
+use crate::stream::{ArmRef, RefusalRow, Row, Snapshot, StreamKey, What, now_ms};
 use futures_util::future::BoxFuture;
 use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
@@ -338,6 +339,7 @@ async fn insert_samples(connection: &mut SqliteConnection, rows: &[&Row]) -> Res
                 .bind(crate::stream::to_le_bytes(&sample.values))
                 .bind(output)
                 .bind(sample.version.id)
+                .bind(sample.arm.as_ref().map(|arm| arm.label.to_string()))
                 .bind(sample.latency_us)
                 .bind(sample.flags.0)
                 .bind(sample.numerics_rev)
@@ -364,26 +366,29 @@ async fn write_what(connection: &mut SqliteConnection, row: &Row) -> Result<()> 
         What::Refusal(refusal) => insert_refusal(connection, row, refusal).await,
         What::Epoch => {
             let reason = "started by the device";
-            insert_log_row(connection, row, log_kind::EPOCH, None, None, reason).await
+            let entry = LogEntry::new(log_kind::EPOCH, reason);
+            insert_log_row(connection, row, &entry).await
         }
         What::Reset { reason } => {
-            insert_log_row(connection, row, log_kind::RESET, None, None, reason).await
+            insert_log_row(connection, row, &LogEntry::new(log_kind::RESET, reason)).await
         }
         What::Switch {
             version,
             reason,
             warm_from,
+            arm,
         } => {
-            let version = Some(version.id);
-            insert_log_row(
-                connection,
-                row,
-                log_kind::SWITCH,
-                version,
-                *warm_from,
-                reason,
-            )
-            .await
+            let entry = LogEntry {
+                version: Some(version.id),
+                warm_from: *warm_from,
+                arm: arm.as_deref(),
+                ..LogEntry::new(log_kind::SWITCH, reason)
+            };
+            insert_log_row(connection, row, &entry).await?;
+            match arm {
+                Some(arm) => experiments::assign(connection, row, arm).await,
+                None => Ok(()),
+            }
         }
         What::Feedback { epoch, seq, label } => {
             insert_feedback(connection, row.stream.id, *epoch, *seq, label).await
@@ -413,27 +418,47 @@ async fn insert_refusal(
     Ok(())
 }
 
+/// A switch, a reset or the start of an epoch.
+struct LogEntry<'a> {
+    kind: i32,
+    reason: &'a str,
+    version: Option<i64>,
+    warm_from: Option<u64>,
+    arm: Option<&'a ArmRef>,
+}
+
+impl<'a> LogEntry<'a> {
+    fn new(kind: i32, reason: &'a str) -> Self {
+        Self {
+            kind,
+            reason,
+            version: None,
+            warm_from: None,
+            arm: None,
+        }
+    }
+}
+
 async fn insert_log_row(
     connection: &mut SqliteConnection,
     row: &Row,
-    kind: i32,
-    version: Option<i64>,
-    warm_from: Option<u64>,
-    reason: &str,
+    entry: &LogEntry<'_>,
 ) -> Result<()> {
     sqlx::query(
-        "INSERT INTO stream_log (stream_id, pos, sample_id, kind, epoch, version_id, warm_from, reason, at) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO stream_log (stream_id, pos, sample_id, kind, epoch, version_id, warm_from, reason, at, arm, propensity) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(row.stream.id)
     .bind(signed(row.after.pos))
     .bind(signed(row.id))
-    .bind(kind)
+    .bind(entry.kind)
     .bind(signed(row.after.epoch))
-    .bind(version)
-    .bind(warm_from.map(signed))
-    .bind(reason.to_owned())
+    .bind(entry.version)
+    .bind(entry.warm_from.map(signed))
+    .bind(entry.reason.to_owned())
     .bind(now_ms())
+    .bind(entry.arm.map(|arm| arm.label.to_string()))
+    .bind(entry.arm.map(|arm| arm.propensity))
     .execute(connection)
     .await?;
     Ok(())

@@ -234,6 +234,7 @@ impl Pen {
             version: Arc::clone(&self.version),
             reason: "opened",
             warm_from: None,
+            arm: None,
         };
         let row = self.row(what);
         self.with_snapshot(row)
@@ -277,6 +278,7 @@ impl Pen {
             values: values(seq),
             output,
             version: Arc::clone(&self.version),
+            arm: None,
             latency_us: u32::MAX,
             flags,
             numerics_rev: 1,

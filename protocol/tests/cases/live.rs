@@ -2,7 +2,8 @@
 
 use super::{Case, one, server};
 use tidegate_protocol::live::{
-    AlertEvent, DeviceEvent, DeviceState, Event, Subscribe, SystemEvent,
+    AlertEvent, ArmVerdict, DeviceEvent, DeviceState, Event, ExperimentEvent, Subscribe,
+    SystemEvent,
 };
 use tidegate_protocol::message::ServerError;
 use tidegate_protocol::{
@@ -121,6 +122,25 @@ fn system() -> LiveMessage {
     event("system", LiveData::System(rates))
 }
 
+fn experiment() -> LiveMessage {
+    let verdict = ArmVerdict {
+        arm: "trees".to_owned(),
+        verdict: "better".to_owned(),
+        words: "`trees`: better; `accuracy` by 0.0400, between 0.0100 and 0.0700".to_owned(),
+    };
+    let experiment = ExperimentEvent {
+        experiment: "forest-or-trees".to_owned(),
+        endpoint: "rig-state".to_owned(),
+        state: "running".to_owned(),
+        verdicts: vec![verdict],
+        at: 1_770_000_000_000,
+    };
+    event(
+        "experiments/forest-or-trees",
+        LiveData::Experiment(experiment),
+    )
+}
+
 pub fn events() -> Vec<Case<LiveMessage>> {
     let anomaly = Output::Anomaly {
         score: 0.93,
@@ -171,6 +191,11 @@ pub fn events() -> Vec<Case<LiveMessage>> {
         ),
         one("event-alert", "Something a person should know.", alert()),
         one("event-system", "Rates of the whole server.", system()),
+        one(
+            "event-experiment",
+            "What the numbers of an experiment say.",
+            experiment(),
+        ),
     ]
 }
 

@@ -5,8 +5,8 @@
 
 mod add;
 mod onnx;
-mod remote;
-mod table;
+pub(super) mod remote;
+pub(super) mod table;
 mod verify;
 
 use clap::{Args, Subcommand};

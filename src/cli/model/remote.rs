@@ -153,12 +153,16 @@ pub struct ReloadArgs {
 }
 
 impl ServerArgs {
-    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    pub(in crate::cli) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         let answer = ask_with(&self.url, "GET", path, None, DEADLINE).await?;
         self.body(answer)
     }
 
-    async fn post(&self, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    pub(in crate::cli) async fn post(
+        &self,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let body = body.map(ToString::to_string);
         let answer = ask_with(&self.url, "POST", path, body.as_deref(), DEADLINE).await?;
         self.body(answer)
@@ -177,7 +181,7 @@ impl ServerArgs {
     }
 
     /// Prints what `text` makes of the answer, or the answer itself.
-    fn tell(
+    pub(in crate::cli) fn tell(
         &self,
         answer: &Value,
         text: impl FnOnce(&Value) -> String,
@@ -192,12 +196,12 @@ impl ServerArgs {
 }
 
 impl ReasonArgs {
-    fn body(&self) -> Value {
+    pub(in crate::cli) fn body(&self) -> Value {
         json!({"who": self.who, "why": self.why})
     }
 }
 
-fn text(value: &Value) -> String {
+pub(in crate::cli) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
@@ -205,7 +209,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn list_of(value: &Value) -> &[Value] {
+pub(in crate::cli) fn list_of(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
@@ -340,7 +344,7 @@ fn shown(answer: &Value) -> String {
 }
 
 /// Unix ms as people read it, UTC.
-fn moment(ms: i64) -> String {
+pub(in crate::cli) fn moment(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(
         |_| ms.to_string(),
         |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),

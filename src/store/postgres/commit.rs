@@ -32,8 +32,8 @@ const MOVED_STREAMS: &str = "UPDATE streams AS s SET pos = v.pos, epoch = v.epoc
 
 /// In the order that [`encode`] writes them.
 const COLUMNS: &str = "id, stream_id, pos, epoch, seq, ts, received_at, version_id, latency_us, part, flags, numerics_rev, \
-     \"values\", output";
-const COLUMN_COUNT: i16 = 14;
+     \"values\", output, arm";
+const COLUMN_COUNT: i16 = 15;
 /// Bytes of a row beside its values: fields, their lengths and a short output.
 const ROW_BYTES: usize = 160;
 
@@ -207,7 +207,8 @@ fn encode(samples: &[(u64, &SampleRow)], part: i32) -> Vec<u8> {
             .integer(sample.flags.0.cast_signed())
             .integer(sample.numerics_rev.cast_signed())
             .floats(&sample.values)
-            .bytes(|bytes| encode_output(&sample.output, bytes));
+            .bytes(|bytes| encode_output(&sample.output, bytes))
+            .maybe_text(sample.arm.as_ref().map(|arm| &*arm.label));
     }
     rows.finish()
 }

@@ -56,6 +56,17 @@ impl Rows {
         self
     }
 
+    /// A `TEXT`, or NULL.
+    pub fn maybe_text(&mut self, text: Option<&str>) -> &mut Self {
+        match text {
+            Some(text) => self.field(text.as_bytes()),
+            None => {
+                self.bytes.extend_from_slice(&(-1_i32).to_be_bytes());
+                self
+            }
+        }
+    }
+
     /// All of it.
     pub fn finish(mut self) -> Vec<u8> {
         self.bytes.extend_from_slice(&TRAILER);

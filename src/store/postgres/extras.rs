@@ -1,10 +1,10 @@
 //! What a reading seldom brings: refusals, log rows, gaps, snapshots, feedback. A statement a kind and batch, rows through `unnest`.
 
 use super::commit::column;
-use super::receipts;
+use super::{experiments, receipts};
 use crate::store::Result;
 use crate::store::rows::{log_kind, signed};
-use crate::stream::{RefusalRow, Row, Snapshot, What, to_le_bytes};
+use crate::stream::{ArmRef, RefusalRow, Row, Snapshot, What, to_le_bytes};
 use sqlx::postgres::PgConnection;
 use std::collections::BTreeMap;
 use tidegate_protocol::message::Label;
@@ -59,26 +59,34 @@ struct LogRow<'a> {
     version: Option<i64>,
     warm_from: Option<u64>,
     reason: &'static str,
+    arm: Option<&'a ArmRef>,
 }
 
 fn log_row<'a>(row: &&'a Row) -> Option<LogRow<'a>> {
-    let (kind, version, warm_from, reason) = match &row.what {
-        What::Epoch => (log_kind::EPOCH, None, None, "started by the device"),
-        What::Reset { reason } => (log_kind::RESET, None, None, *reason),
+    let plain = |kind, reason| LogRow {
+        row,
+        kind,
+        version: None,
+        warm_from: None,
+        reason,
+        arm: None,
+    };
+    match &row.what {
+        What::Epoch => Some(plain(log_kind::EPOCH, "started by the device")),
+        What::Reset { reason } => Some(plain(log_kind::RESET, reason)),
         What::Switch {
             version,
             reason,
             warm_from,
-        } => (log_kind::SWITCH, Some(version.id), *warm_from, *reason),
-        _ => return None,
-    };
-    Some(LogRow {
-        row,
-        kind,
-        version,
-        warm_from,
-        reason,
-    })
+            arm,
+        } => Some(LogRow {
+            version: Some(version.id),
+            warm_from: *warm_from,
+            arm: arm.as_deref(),
+            ..plain(log_kind::SWITCH, reason)
+        }),
+        _ => None,
+    }
 }
 
 async fn insert_log_rows(connection: &mut PgConnection, rows: &[&Row], at: i64) -> Result<()> {
@@ -87,8 +95,9 @@ async fn insert_log_rows(connection: &mut PgConnection, rows: &[&Row], at: i64) 
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO stream_log (stream_id, pos, sample_id, kind, epoch, version_id, warm_from, reason, at) \
-         SELECT *, $9 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[])",
+        "INSERT INTO stream_log (stream_id, pos, sample_id, kind, epoch, version_id, warm_from, reason, arm, propensity, at) \
+         SELECT *, $11 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::int[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], \
+         $9::text[], $10::float8[])",
     )
     .bind(column(&found, |entry| entry.row.stream.id))
     .bind(column(&found, |entry| signed(entry.row.after.pos)))
@@ -98,10 +107,15 @@ async fn insert_log_rows(connection: &mut PgConnection, rows: &[&Row], at: i64) 
     .bind(column(&found, |entry| entry.version))
     .bind(column(&found, |entry| entry.warm_from.map(signed)))
     .bind(column(&found, |entry| entry.reason))
+    .bind(column(&found, |entry| entry.arm.map(|arm| arm.label.to_string())))
+    .bind(column(&found, |entry| entry.arm.map(|arm| arm.propensity)))
     .bind(at)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(())
+    let drawn = found
+        .iter()
+        .filter_map(|entry| Some((entry.row, entry.arm?)));
+    experiments::assign(connection, &drawn.collect::<Vec<_>>()).await
 }
 
 async fn insert_feedback(connection: &mut PgConnection, rows: &[&Row], at: i64) -> Result<()> {

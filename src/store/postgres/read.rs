@@ -30,7 +30,7 @@ const READERS: u32 = 4;
 const ANSWER: Duration = Duration::from_secs(30);
 
 const SAMPLE_COLUMNS: &str = "s.id, t.endpoint, t.device, s.epoch, s.seq, s.ts, s.received_at, s.\"values\", s.output, \
-     v.model, v.version, s.latency_us, s.flags, s.stream_id";
+     v.model, v.version, s.latency_us, s.flags, s.stream_id, s.arm";
 
 /// The connections, and where the samples are.
 #[derive(Clone)]
@@ -230,7 +230,7 @@ fn kept_reading(row: &PgRow) -> LoggedReading {
 pub async fn switches(readers: &Readers, stream: i64, limit: u32) -> Result<Vec<StoredSwitch>> {
     let mut reader = readers.take().await?;
     let rows = sqlx::query(
-        "SELECT version_id, reason FROM stream_log WHERE stream_id = $1 AND kind = $2 ORDER BY pos DESC LIMIT $3",
+        "SELECT version_id, reason, arm FROM stream_log WHERE stream_id = $1 AND kind = $2 ORDER BY pos DESC LIMIT $3",
     )
     .bind(stream)
     .bind(log_kind::SWITCH)
@@ -240,6 +240,7 @@ pub async fn switches(readers: &Readers, stream: i64, limit: u32) -> Result<Vec<
     let switch = |row: &PgRow| StoredSwitch {
         version_id: row.get(0),
         reason: row.get(1),
+        arm: row.get(2),
     };
     Ok(reader.done(rows.iter().map(switch).collect()))
 }
@@ -491,6 +492,7 @@ fn stored_sample(row: &PgRow) -> Result<StoredSample> {
         output: decode_output(row.get(8)).map_err(corrupt)?,
         model: row.get(9),
         version: row.get(10),
+        arm: row.get(14),
         latency_us: u32::try_from(number(row, 11)).unwrap_or(u32::MAX),
         flags: Flags(row.get::<i32, _>(12).cast_unsigned()),
     })
@@ -543,13 +545,13 @@ fn device_row(row: &PgRow) -> Result<DeviceRow> {
     let has_sample = row.get::<Option<i64>, _>(0).is_some();
     Ok(DeviceRow {
         key: StreamKey::live(
-            EndpointName::new(row.get(14)).map_err(bad)?,
-            DeviceId::new(row.get(15)).map_err(bad)?,
+            EndpointName::new(row.get(15)).map_err(bad)?,
+            DeviceId::new(row.get(16)).map_err(bad)?,
         ),
-        epoch: number(row, 16),
-        high_water: optional_number(row, 17),
-        samples: number(row, 18),
-        last_seen: row.get(19),
+        epoch: number(row, 17),
+        high_water: optional_number(row, 18),
+        samples: number(row, 19),
+        last_seen: row.get(20),
         last: has_sample.then(|| stored_sample(row)).transpose()?,
     })
 }

@@ -39,9 +39,9 @@ pub static MOVED_STREAMS: Bulk = Bulk::new(
 
 /// Samples.
 pub static SAMPLES: Bulk = Bulk::new(
-    "INSERT OR FAIL INTO samples (id, stream_id, pos, epoch, seq, ts, received_at, \"values\", output, version_id, latency_us, \
+    "INSERT OR FAIL INTO samples (id, stream_id, pos, epoch, seq, ts, received_at, \"values\", output, version_id, arm, latency_us, \
      flags, numerics_rev) VALUES ",
-    13,
+    14,
     "",
 );
 

@@ -15,7 +15,7 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 use tidegate_protocol::codec::decode_output;
 
 const SAMPLE_COLUMNS: &str = "SELECT s.id, t.endpoint, t.device, s.epoch, s.seq, s.ts, s.received_at, s.\"values\", \
-     s.output, v.model, v.version, s.latency_us, s.flags, s.stream_id \
+     s.output, v.model, v.version, s.latency_us, s.flags, s.stream_id, s.arm \
      FROM samples s JOIN streams t ON t.id = s.stream_id JOIN versions v ON v.id = s.version_id ";
 
 fn optional_number(row: &SqliteRow, column: usize) -> Option<u64> {
@@ -165,7 +165,7 @@ fn kept_reading(row: &SqliteRow) -> LoggedReading {
 /// Versions that were put in place on a stream, newest first.
 pub async fn switches(pool: &SqlitePool, stream: i64, limit: u32) -> Result<Vec<StoredSwitch>> {
     let rows = sqlx::query(
-        "SELECT version_id, reason FROM stream_log WHERE stream_id = ? AND kind = ? ORDER BY pos DESC LIMIT ?",
+        "SELECT version_id, reason, arm FROM stream_log WHERE stream_id = ? AND kind = ? ORDER BY pos DESC LIMIT ?",
     )
     .bind(stream)
     .bind(rows::log_kind::SWITCH)
@@ -175,6 +175,7 @@ pub async fn switches(pool: &SqlitePool, stream: i64, limit: u32) -> Result<Vec<
     let switch = |row: &SqliteRow| StoredSwitch {
         version_id: row.get(0),
         reason: row.get(1),
+        arm: row.get(2),
     };
     Ok(rows.iter().map(switch).collect())
 }
@@ -306,6 +307,7 @@ fn stored_sample(row: &SqliteRow) -> Result<StoredSample> {
             .map_err(|error| StoreError::Corrupt(error.to_string()))?,
         model: row.get(9),
         version: row.get(10),
+        arm: row.get(14),
         latency_us: row.get(11),
         flags: Flags(row.get(12)),
     })
