@@ -1,7 +1,7 @@
 //! Experiments: which devices get which version, what that comes to, and what is done about it.
 //!
 //! Owns the declarations with their states ([`Experiments`]), the [`Board`] that the road asks for a device's place, and the task that reads the
-//! committed log ([`follow`]). One change at a time: its row commits, then the board is replaced, then streams follow it (`pipeline`).
+//! committed log ([`follow()`]). One change at a time: its row commits, then the board is replaced, then streams follow it (`pipeline`).
 //! Promises that the arms of an experiment never change, that every change is a row that stays, and that a stream is served whatever becomes of an
 //! experiment. The statistics are those of the crate `tidegate_experiments`; nothing is computed here that is written there.
 

@@ -1,6 +1,6 @@
 //! The task of all challengers in the shadow: answers committed readings behind the road, stores the predictions, and acts on what they come to.
 //!
-//! Apart from the task that counts arms ([`super::follow`]), so that a slow challenger keeps nobody waiting. After a restart what is stored is
+//! Apart from the task that counts arms ([`super::follow()`]), so that a slow challenger keeps nobody waiting. After a restart what is stored is
 //! counted again; readings that came while no challenger was there have no prediction and are left out.
 
 use super::follow::{BY_ITSELF, Inbox, LOOK, MOST_WHY, SLICE};
