@@ -194,10 +194,15 @@ fn the_server_itself_is_watched() {
 
 #[test]
 fn other_parts_signal_by_endpoint_and_area() {
-    let mut book = book(&[RawAlert {
+    let raw = RawAlert {
         endpoint: Some("pump-health".into()),
-        ..raw("drift", "drift")
-    }]);
+        ..raw("drift", "anomaly")
+    };
+    let rule = AlertRule {
+        kind: AlertKind::Drift,
+        ..AlertRule::check(&raw).unwrap()
+    };
+    let mut book = Book::new(&[(rule, raw)], AlertState::default(), T0);
     let mut signal = |endpoint: &str, area: &str, is_bad| {
         let signal = Signal {
             kind: AlertKind::Drift,

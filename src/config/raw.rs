@@ -40,7 +40,7 @@ pub struct RawConfig {
 pub struct RawAlert {
     /// A name of its own: 1-64 characters of a-z, 0-9 and -.
     pub name: String,
-    /// `anomaly`, `score`, `silent`, `store_lag`, `queue`, `drift` or `guardrail`.
+    /// `anomaly`, `score`, `silent`, `store_lag` or `queue`.
     pub kind: String,
     /// Only this endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
