@@ -5,16 +5,18 @@
 
 mod drain;
 
+use crate::alert::{self, Alerts};
 use crate::config::{Config, Connections};
 use crate::experiment::{self, Experiments, Inbox};
 use crate::http::{self, Site};
 use crate::inference::{Engine, Engines, quiet_steps};
 use crate::ingest::mqtt::{self, MqttStatus, Stopping};
+use crate::monitor::Monitor;
 use crate::pipeline::{Pipeline, Recorder, await_readings, follow, rescue, sweep};
 use crate::push::{Hub, Linger};
 use crate::registry::{self, OpenError, Registry};
 use crate::store::lock::FileLock;
-use crate::store::writer::writer;
+use crate::store::writer::{WriterHandle, writer};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{self, Rates};
 use crate::upkeep::{Gatherer, Keeper};
@@ -123,8 +125,13 @@ async fn build(config: Config, zoo: Option<&Zoo>) -> Result<Running, StartError>
     let (registry, tasks) = (Arc::new(registry), Tasks::default());
     let engines = Arc::clone(registry.engines());
     report_costs(&engines.load(), config.inference.inline_below_us);
-    let (pipeline, writing, inboxes) =
-        lay_road(&config, Arc::clone(&store), engines, &tasks).await?;
+    let Road {
+        pipeline,
+        alerts,
+        monitor,
+        writing,
+        inboxes,
+    } = lay_road(&config, Arc::clone(&store), engines, &tasks).await?;
     let board = Arc::clone(&pipeline.board);
     let experiments = Arc::new(Experiments::open(store, Arc::clone(&registry), board).await?);
     // Not tracked, as the roll-ups.
@@ -147,11 +154,13 @@ async fn build(config: Config, zoo: Option<&Zoo>) -> Result<Running, StartError>
         every,
         tasks.stop.clone(),
     ));
-    let mqtt = open_mqtt(&config, &pipeline, &tasks);
+    let mqtt = open_mqtt(&config, &pipeline, &alerts, &tasks);
     let site = Arc::new(Site {
         pipeline,
         registry,
         experiments,
+        alerts,
+        monitor,
         sockets: Arc::new(Semaphore::new(config.connections.max)),
         tracker: tasks.tracker,
         stop: tasks.stop,
@@ -207,13 +216,23 @@ async fn bind(
     Ok((listener, addr))
 }
 
+/// The road, and who follows what is committed on it.
+struct Road {
+    pipeline: Arc<Pipeline>,
+    alerts: Arc<Alerts>,
+    monitor: Arc<Monitor>,
+    writing: JoinHandle<()>,
+    /// Of experiments: readings in an arm, readings beside a challenger.
+    inboxes: (Inbox, Inbox),
+}
+
 /// The road from a reading to its subscribers, with the writer at its end and what goes on behind it.
 async fn lay_road(
     config: &Config,
     store: Arc<dyn Store>,
     engines: Arc<Engines>,
     tasks: &Tasks,
-) -> Result<(Arc<Pipeline>, JoinHandle<()>, (Inbox, Inbox)), StartError> {
+) -> Result<Road, StartError> {
     let (high_sample, high_stream) = store.high_ids().await?;
     let (hub, feed) = Hub::new(
         Arc::clone(&store),
@@ -225,9 +244,19 @@ async fn lay_road(
     let (rollups, gatherer) = Gatherer::new(Arc::clone(&store), high_sample).await?;
     let (in_arms, arms) = experiment::feed(high_sample);
     let (beside, shadows) = experiment::feed(high_sample);
+    let (alerts, alerting, watcher) = Alerts::open(
+        Arc::clone(&store),
+        Arc::clone(&hub),
+        &config.alerts,
+        &config.webhooks,
+        high_sample,
+    )
+    .await?;
+    let (monitor, monitored, monitoring) = Monitor::open(Arc::clone(&store), high_sample);
+    let feeds = vec![rollups, alerting, monitored];
     let recorder = Recorder::new(
         Arc::clone(&hub),
-        rollups,
+        feeds,
         (in_arms, beside),
         Arc::clone(&rates),
     );
@@ -243,6 +272,9 @@ async fn lay_road(
     // Not tracked: no peer waits for them, and a store that hangs must not hold up a stop. What they leave is made up for at the next start.
     tokio::spawn(gatherer.run(tasks.stop.clone()));
     tokio::spawn(keeper.run(tasks.stop.clone()));
+    let health = health_of(&handle);
+    tokio::spawn(watcher.run(health, tasks.stop.clone()));
+    tokio::spawn(monitoring.run(tasks.stop.clone()));
     let (mut pipeline, failing) = Pipeline::new(
         engines,
         store,
@@ -262,7 +294,25 @@ async fn lay_road(
     tokio::spawn(await_readings(Arc::clone(&pipeline), tasks.stop.clone()));
     // Ends with its feed's sender, which the pipeline holds.
     tokio::spawn(hub.run(feed));
-    Ok((pipeline, writing, (arms, shadows)))
+    Ok(Road {
+        pipeline,
+        alerts,
+        monitor,
+        writing,
+        inboxes: (arms, shadows),
+    })
+}
+
+/// How the server is, for alerts about it.
+fn health_of<T: Send + 'static>(
+    handle: &WriterHandle<T>,
+) -> impl Fn() -> alert::Health + Send + use<T> {
+    let (health, fullness) = (Arc::clone(handle.health()), handle.fullness());
+    move || alert::Health {
+        lag_s: health.lag().as_secs_f64(),
+        queue: fullness(),
+        is_failing: health.is_failing(),
+    }
 }
 
 /// Where acks wait for a prediction to leave with; ends with the pipeline and the last connection.
@@ -275,7 +325,12 @@ fn linger(connections: &Connections) -> Option<Linger> {
     })
 }
 
-fn open_mqtt(config: &Config, pipeline: &Arc<Pipeline>, tasks: &Tasks) -> Option<Arc<MqttStatus>> {
+fn open_mqtt(
+    config: &Config,
+    pipeline: &Arc<Pipeline>,
+    alerts: &Alerts,
+    tasks: &Tasks,
+) -> Option<Arc<MqttStatus>> {
     let broker = config.mqtt.clone()?;
     let status = Arc::new(MqttStatus::default());
     let stopping = Stopping {
@@ -283,7 +338,8 @@ fn open_mqtt(config: &Config, pipeline: &Arc<Pipeline>, tasks: &Tasks) -> Option
         overdue: tasks.overdue.clone(),
     };
     let (pipeline, shown) = (Arc::clone(pipeline), Arc::clone(&status));
-    mqtt::open(broker, pipeline, shown, &tasks.tracker, stopping);
+    let voice = mqtt::open(broker, pipeline, shown, &tasks.tracker, stopping);
+    alerts.say_at(Box::new(move |stream, body| voice.say_alert(stream, body)));
     Some(status)
 }
 
@@ -361,6 +417,8 @@ async fn tick(site: Arc<Site>) {
             uptime_s: started.elapsed().as_secs(),
         });
         before = now;
+        // Times that nobody scrapes would gather for ever.
+        site.metrics.run_upkeep();
         let sweeps = swept.elapsed() > between_sweeps;
         if sweeps {
             swept = Instant::now();

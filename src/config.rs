@@ -4,13 +4,18 @@
 //! typed). One conversion reports every problem at once, before any socket opens. Every bound of the server stands here
 //! with its default. Does not read command lines; the flags arrive as an [`Overrides`].
 
+mod alerts;
 mod bounds;
 mod database;
 mod raw;
 mod said;
 
+pub use alerts::{AlertKind, AlertRule, MOST_RULES, Severity, Webhook};
 pub use database::{Database, FILE_NAME, SecretUrl};
-pub use raw::{RawConfig, RawConnections, RawInference, RawLive, RawMqtt, RawSessions, RawStore};
+pub use raw::{
+    RawAlert, RawConfig, RawConnections, RawInference, RawLive, RawMqtt, RawSessions, RawStore,
+    RawWebhook,
+};
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
@@ -69,6 +74,10 @@ pub struct Config {
     pub live: RawLive,
     /// The MQTT door, when there is one.
     pub mqtt: Option<MqttConfig>,
+    /// Rules of alerts, checked and as they were typed.
+    pub alerts: Vec<(AlertRule, RawAlert)>,
+    /// Where alerts are sent.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// Limits of connections, typed.
@@ -219,13 +228,16 @@ impl RawConfig {
             problems.push(format!("models_dir {dir}: no such folder"));
         }
         let mqtt = check_mqtt(&self.mqtt, &mut problems);
+        let alerts = alerts::check(&self.alerts, &self.webhooks, &mut problems);
         let database = database::parse(self.store.url.as_ref(), &self.data_dir)
             .map_err(|reason| problems.push(format!("store.url: {reason}")))
             .ok();
         match (listen, database) {
-            (Some(listen), Some(database)) if problems.is_empty() => {
-                Ok(self.typed(listen, database, mqtt))
-            }
+            (Some(listen), Some(database)) if problems.is_empty() => Ok(Config {
+                alerts: alerts.0,
+                webhooks: alerts.1,
+                ..self.typed(listen, database, mqtt)
+            }),
             _ => Err(ConfigError::Invalid(problems)),
         }
     }
@@ -268,6 +280,8 @@ impl RawConfig {
             },
             live: self.live,
             mqtt,
+            alerts: Vec::new(),
+            webhooks: Vec::new(),
         }
     }
 }

@@ -74,6 +74,28 @@ pub mod metric {
     pub const RETIRED: &str = "tidegate_retired_samples_total";
     /// Times the roll-ups fell behind the committed log and read it from the store.
     pub const ROLLUPS_LAGGED: &str = "tidegate_rollups_lagged_total";
+    /// Alerts that are open.
+    pub const ALERTS_OPEN: &str = "tidegate_alerts_open";
+    /// What became of alerts and was told, by `change`: opened, acknowledged, resolved, more.
+    pub const ALERT_CHANGES: &str = "tidegate_alert_changes_total";
+    /// Times the alerts fell behind the committed log and read it from the store.
+    pub const ALERTS_LAGGED: &str = "tidegate_alerts_lagged_total";
+    /// Alerts sent to webhooks, by `outcome`: delivered, retried, given_up, full.
+    pub const WEBHOOKS: &str = "tidegate_webhooks_total";
+    /// Alerts that wait for a webhook, by `webhook`.
+    pub const WEBHOOK_WAITING: &str = "tidegate_webhook_waiting";
+    /// Answers committed, by `endpoint` and `version`.
+    pub const VERSION_PREDICTIONS: &str = "tidegate_version_predictions_total";
+    /// Answers that call an anomaly, by `endpoint` and `version`.
+    pub const VERSION_ANOMALIES: &str = "tidegate_version_anomalies_total";
+    /// Steps that failed, by `endpoint` and `version`.
+    pub const VERSION_FAILED: &str = "tidegate_version_failed_total";
+    /// Time from a reading's decoding to its answer (`stage` step) and from its arrival to its commit (commit), by `endpoint` and `version`.
+    pub const VERSION_SECONDS: &str = "tidegate_version_seconds";
+    /// Score over threshold of an anomaly, the largest probability of a classification, by `endpoint` and `version`.
+    pub const VERSION_SCORE: &str = "tidegate_version_score_ratio";
+    /// Times the monitoring fell behind the committed log and read it from the store.
+    pub const MONITOR_LAGGED: &str = "tidegate_monitor_lagged_total";
     /// 1 while commits fail.
     pub const STORE_FAILING: &str = "tidegate_store_failing";
     /// Times the connection that writes to PostgreSQL was made anew.
@@ -127,6 +149,9 @@ const STAGE_BUCKETS: [f64; 16] = [
     1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 2e-1, 1.0,
 ];
 
+/// Upper bounds of scores over their thresholds, and of probabilities.
+const SCORE_BUCKETS: [f64; 12] = [0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0, 5.0];
+
 /// Logs to standard error, in colours on a terminal only: `TIDEGATE_LOG` (such as `info,tidegate=debug`), JSON when `TIDEGATE_LOG_FORMAT=json`.
 pub fn init_logs(default: &str) {
     // What the database's client has to say of a slow or restarted server is said by the store, in words of this program.
@@ -162,6 +187,11 @@ pub fn metrics_handle() -> Result<PrometheusHandle, BuildError> {
     }
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(metric::STAGE_SECONDS.into()), &STAGE_BUCKETS)?
+        .set_buckets_for_metric(
+            Matcher::Full(metric::VERSION_SECONDS.into()),
+            &STAGE_BUCKETS,
+        )?
+        .set_buckets_for_metric(Matcher::Full(metric::VERSION_SCORE.into()), &SCORE_BUCKETS)?
         .set_buckets_for_metric(
             Matcher::Full(metric::STORE_BATCH_ROWS.into()),
             &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0],

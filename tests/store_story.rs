@@ -4,6 +4,8 @@
 //! one, write it (here or in a file beside `chapters.rs`) and name it in [`tell`]. What only one of them
 //! has is told in `postgres_alone.rs` and `sqlite_alone.rs`.
 
+#[path = "store_story/alerts.rs"]
+mod alerts;
 #[path = "store_story/book.rs"]
 mod book;
 #[path = "store_story/chapters.rs"]
@@ -62,6 +64,7 @@ async fn tell(place: Place) {
         upkeep::retention_keeps_what_a_fold_needs,
         upkeep::refusals_and_feedback_go_by_their_own_age,
         history::the_log_is_read_whole_slice_by_slice,
+        alerts::alerts_are_recorded_whole_and_again,
         versions::a_version_never_changes,
         versions::a_revision_keeps_its_schema,
         versions::changes_of_status_are_added_whole_and_in_order,

@@ -40,6 +40,10 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("session", "ground inference push"),
     // Behind the road: follows the committed log, keeps the store within its bounds.
     ("upkeep", "ground store"),
+    // Follows the committed log and tells what a person should know.
+    ("alert", "ground push store upkeep"),
+    // Follows it too, and counts how devices and versions are.
+    ("monitor", "ground store upkeep"),
     // What can serve, and who says so: loads versions, keeps their status, makes engines.
     ("registry", "ground inference store"),
     // Which version a device gets, and what that comes to: asked by the road, reads the committed log.
@@ -50,7 +54,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("ingest", "ground stations pipeline"),
     (
         "http",
-        "ground stations pipeline ingest registry experiment",
+        "ground stations pipeline ingest registry experiment alert monitor",
     ),
     // The stored log run again, and written out for others.
     ("replay", "ground inference store"),
@@ -300,6 +304,29 @@ fn every_key_and_every_metric_is_explained() {
     let broken: Vec<String> = missing
         .map(|name| format!("{OPERATIONS}: has no row for `{name}`"))
         .collect();
+    assert_none(&broken);
+}
+
+#[test]
+fn dashboards_and_prometheus_rules_name_metrics_that_exist() {
+    let metrics = documents::metrics();
+    let mut broken = Vec::new();
+    let mut named = 0;
+    for path in files_below(&root().join("deploy")) {
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        for name in documents::metrics_named(&text) {
+            named += 1;
+            // What Prometheus makes of a histogram.
+            let series = ["_bucket", "_sum", "_count"];
+            let plain = series.iter().find_map(|end| name.strip_suffix(end));
+            if !metrics.contains(&name) && !plain.is_some_and(|name| metrics.contains(name)) {
+                broken.push(format!("{}: there is no metric `{name}`", name_of(&path)));
+            }
+        }
+    }
+    assert!(named > 20, "deploy/ names {named} metrics");
     assert_none(&broken);
 }
 

@@ -25,7 +25,7 @@ pub enum LiveRequest {
 pub struct Subscribe {
     /// The subscriber's own number for it.
     pub id: u64,
-    /// `predictions/{endpoint}/{device}`, `devices/{device}`, `alerts/{endpoint}/{device}`, `experiments/{name}` or `system`; `*` matches one level.
+    /// `predictions/{endpoint}/{device}`, `devices/{device}`, `alerts`, `alerts/{endpoint}`, `alerts/{endpoint}/{device}` `experiments/{name}` or `system`; `*` matches one level.
     pub topic: String,
     /// Go on after this position.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,6 +121,8 @@ pub enum LiveData {
     System(SystemEvent),
     /// `experiments/...`
     Experiment(ExperimentEvent),
+    /// `alerts/...`: what became of an alert that a rule raised.
+    AlertChange(AlertChange),
 }
 
 /// One stored row: reading, served prediction, version, timings.
@@ -197,6 +199,31 @@ pub struct AlertEvent {
     pub alert: String,
     /// What, for people.
     pub message: String,
+    /// When, Unix ms.
+    pub at: i64,
+}
+
+/// An alert that a rule raised was opened, acknowledged or resolved.
+#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, Deserialize)]
+pub struct AlertChange {
+    /// The alert; the same in every change of it.
+    pub id: u64,
+    /// The rule's name.
+    pub rule: String,
+    /// What the rule watches: `anomaly`, `score`, `silent`, `store_lag`, `queue`, `drift`, `guardrail`.
+    pub kind: String,
+    /// `info`, `warning` or `critical`.
+    pub severity: String,
+    /// What happened: `opened`, `acknowledged`, `resolved`.
+    pub change: String,
+    /// The endpoint; empty where it is about the server.
+    pub endpoint: String,
+    /// The device; empty where it is about an endpoint or the server.
+    pub device: String,
+    /// What, for people.
+    pub message: String,
+    /// Who acknowledged it.
+    pub who: Option<String>,
     /// When, Unix ms.
     pub at: i64,
 }

@@ -40,6 +40,16 @@ pub fn errors(endpoint: &str, device: &str) -> String {
     format!("{PREFIX}/{endpoint}/{device}/errors")
 }
 
+/// Where alerts about it appear.
+pub fn alerts(endpoint: &str, device: &str) -> String {
+    format!("{PREFIX}/{endpoint}/{device}/alerts")
+}
+
+/// Where alerts about an endpoint or the server itself appear.
+pub fn node_alerts(node: &str) -> String {
+    format!("{PREFIX}/nodes/{node}/alerts")
+}
+
 /// Retained status of a server.
 pub fn node_status(node: &str) -> String {
     format!("{PREFIX}/nodes/{node}/status")

@@ -2,8 +2,9 @@
 //!
 //! `serve` and `demo` start a server; `send` and `import` are devices, `bench` very many; `health` asks a server how it is; `reset` has a device
 //! calibrate anew; `replay` and `export` read the log; `model` is the repository of versions; `experiment` compares them on live devices,
-//! `feedback` says what was true; `simulate` plays experiments. Each command's flags are a struct in its file.
+//! `feedback` says what was true, `alert` what a person should know; `simulate` plays experiments. Each command's flags are a struct in its file.
 
+pub mod alert;
 mod ask;
 pub mod backup;
 pub mod bench;
@@ -55,6 +56,7 @@ enum Command {
     Experiment(experiment::ExperimentArgs),
     Feedback(feedback::FeedbackArgs),
     Simulate(simulate::SimulateArgs),
+    Alert(alert::AlertArgs),
     /// Ask a server whether it is ready.
     Health(health::HealthArgs),
     /// Copy the database to one file.
@@ -88,6 +90,7 @@ impl Cli {
             Command::Experiment(args) => experiment::run(args).await,
             Command::Feedback(args) => feedback::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
+            Command::Alert(args) => alert::run(args).await,
             Command::Health(args) => health::run(args).await,
             Command::Backup(args) => backup::backup(args).await,
             Command::Restore(args) => backup::restore(args).await,

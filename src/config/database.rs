@@ -36,9 +36,16 @@ const PARAMETERS: &[&str] = &[
 #[serde(transparent)]
 pub struct SecretUrl(String);
 
+impl SecretUrl {
+    /// What was typed.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
 impl std::fmt::Debug for SecretUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let scheme = self.0.split_once(':').map_or("", |(scheme, _)| scheme);
+        let scheme = self.0.split_once("://").map_or("", |(scheme, _)| scheme);
         write!(f, "{scheme}:..")
     }
 }

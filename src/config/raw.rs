@@ -28,6 +28,89 @@ pub struct RawConfig {
     pub live: RawLive,
     /// The MQTT door.
     pub mqtt: RawMqtt,
+    /// Rules of alerts.
+    pub alerts: Vec<RawAlert>,
+    /// Where alerts are sent.
+    pub webhooks: Vec<RawWebhook>,
+}
+
+/// One rule of alerts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAlert {
+    /// A name of its own: 1-64 characters of a-z, 0-9 and -.
+    pub name: String,
+    /// `anomaly`, `score`, `silent`, `store_lag` or `queue`.
+    pub kind: String,
+    /// Only this endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Only this device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// How much is too much: a score, seconds of `store_lag`, a share of the `queue`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub above: Option<f64>,
+    /// Below it is well again; `above` when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clear_below: Option<f64>,
+    /// Seconds that it lasts before it is an alert.
+    pub for_s: u32,
+    /// Seconds that it is well before the alert is over; `for_s` when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clear_for_s: Option<u32>,
+    /// `info`, `warning` or `critical`.
+    pub severity: String,
+}
+
+/// One place that alerts are sent to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawWebhook {
+    /// A name of its own, for logs and metrics.
+    pub name: String,
+    /// `http://` or `https://`.
+    pub url: SecretUrl,
+    /// Signs what is sent; at least 16 bytes.
+    pub secret: SecretUrl,
+    /// Only alerts at least as bad.
+    pub severity: String,
+    /// Alerts that may wait for it; one more is left out.
+    pub queue: usize,
+    /// Seconds that one try may take.
+    pub timeout_s: u32,
+    /// Seconds that an alert is tried for before it is left out.
+    pub give_up_s: u32,
+}
+
+impl Default for RawAlert {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            kind: String::new(),
+            endpoint: None,
+            device: None,
+            above: None,
+            clear_below: None,
+            for_s: 0,
+            clear_for_s: None,
+            severity: "warning".into(),
+        }
+    }
+}
+
+impl Default for RawWebhook {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            url: "".into(),
+            secret: "".into(),
+            severity: "info".into(),
+            queue: 1_000,
+            timeout_s: 5,
+            give_up_s: 3_600,
+        }
+    }
 }
 
 /// Limits of connections.
@@ -179,6 +262,8 @@ impl Default for RawConfig {
             store: RawStore::default(),
             live: RawLive::default(),
             mqtt: RawMqtt::default(),
+            alerts: Vec::new(),
+            webhooks: Vec::new(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is there: endpoints, devices, samples.
 
 use super::head::HeadBody;
-use super::{Problem, Shared};
+use super::{Problem, Shared, Site};
 use crate::store::{DeviceRow, SampleQuery};
 use crate::stream::{Moment, StreamKey};
 use axum::Json;
@@ -112,6 +112,10 @@ struct DeviceBody {
     /// Arrival of the newest thing that the device sent, Unix ms. A version that changes is no sign of life.
     last_seen: i64,
     samples: u64,
+    /// Readings a second over the last minute or so.
+    rate: f64,
+    /// What is odd about it since the server started: `stuck_sensor`, `clock_skew`, `out_of_range`, `missing_values`, `late_readings`, `failed_steps`.
+    issues: Vec<&'static str>,
     model: Option<String>,
     version: Option<String>,
     /// The newest answer.
@@ -140,7 +144,7 @@ pub async fn devices(
         .map(|row| row.key.to_string());
     let devices = rows
         .into_iter()
-        .map(|row| device_body(site.pipeline.hub.is_online(&row.key), row))
+        .map(|row| device_body(&site, row))
         .collect();
     Ok(Json(Devices {
         devices,
@@ -148,17 +152,20 @@ pub async fn devices(
     }))
 }
 
-fn device_body(online: bool, row: DeviceRow) -> DeviceBody {
+fn device_body(site: &Site, row: DeviceRow) -> DeviceBody {
     let last = row.last.as_ref();
+    let (rate, issues) = site.monitor.summary(&row.key).unwrap_or_default();
     DeviceBody {
         endpoint: row.key.endpoint.to_string(),
         device: row.key.device.to_string(),
-        online,
+        online: site.pipeline.hub.is_online(&row.key),
         epoch: row.epoch,
         last_seq: row.high_water,
         last_ts: last.map(|sample| sample.ts),
         last_seen: row.last_seen,
         samples: row.samples,
+        rate,
+        issues,
         model: last.map(|sample| sample.model.clone()),
         version: last.map(|sample| sample.version.clone()),
         output: row.last.map(|sample| sample.output),

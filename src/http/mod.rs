@@ -3,8 +3,10 @@
 //! Owns the routes and the form of errors ([`Problem`], RFC 9457). Reads from the store and the hub; a reading that comes over HTTP goes the
 //! same way as any other. Bodies are at most 64 KiB, pages at most 1,000 rows, a request at most `connections.request_s`.
 
+mod alerts;
 mod api;
 mod call;
+mod device;
 mod diff;
 mod experiments;
 mod feedback;
@@ -21,8 +23,10 @@ mod upgrade;
 
 pub use problem::Problem;
 
+use crate::alert::Alerts;
 use crate::experiment::Experiments;
 use crate::ingest::mqtt::MqttStatus;
+use crate::monitor::Monitor;
 use crate::pipeline::Pipeline;
 use crate::registry::Registry;
 use axum::Router;
@@ -47,6 +51,10 @@ pub struct Site {
     pub registry: Arc<Registry>,
     /// What experiments there are.
     pub experiments: Arc<Experiments>,
+    /// What a person should know.
+    pub alerts: Arc<Alerts>,
+    /// How devices and versions are.
+    pub monitor: Arc<Monitor>,
     /// Room for WebSockets.
     pub sockets: Arc<Semaphore>,
     /// WebSocket tasks.
@@ -74,8 +82,18 @@ pub type Shared = axum::extract::State<Arc<Site>>;
         license(name = "MIT OR Apache-2.0")
     ),
     paths(
+        alerts::list,
+        alerts::history,
+        alerts::acknowledge,
+        alerts::rules,
+        alerts::put_rule,
+        alerts::remove_rule,
+        alerts::silences,
+        alerts::silence,
+        alerts::end_silence,
         api::endpoints,
         api::devices,
+        device::device,
         api::samples,
         rollups::rollups,
         reset::reset,
@@ -159,6 +177,7 @@ pub fn router(site: Arc<Site>) -> Router {
         )
         .route("/api/v1/feedback", post(feedback::feedback))
         .route("/api/v1/devices", get(api::devices))
+        .route("/api/v1/devices/{endpoint}/{device}", get(device::device))
         .route("/api/v1/samples", get(api::samples))
         .route("/api/v1/rollups", get(rollups::rollups))
         .route("/api/v1/{endpoint}/reset", post(reset::reset))
@@ -169,6 +188,7 @@ pub fn router(site: Arc<Site>) -> Router {
         .fallback(page::file)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_FRAME_BYTES))
+        .merge(alerts::routes())
         .merge(oip::routes())
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,

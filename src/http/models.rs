@@ -451,23 +451,28 @@ pub(super) fn reasons(
     only_json(headers, "{\"who\": ..., \"why\": ...}")?;
     let reasons: Reasons = serde_json::from_slice(body)
         .map_err(|error| Problem::bad_request(format!("expected {{\"who\", \"why\"}}: {error}")))?;
+    let asked = asked(&reasons.who, reasons.why)?;
+    Ok((asked, reasons.status))
+}
+
+/// Who asks, and why, within bounds.
+pub(super) fn asked(who: &str, why: String) -> Result<Asked, Problem> {
     let is_plain = |text: &str| !text.chars().any(char::is_control);
-    let who = reasons.who.trim();
+    let who = who.trim();
     if who.is_empty() || who.chars().count() > MOST_WHO || !is_plain(who) {
         let detail = format!(
             "who: expected 1 to {MOST_WHO} characters in one line: who asks is kept with the change"
         );
         return Err(Problem::bad_request(detail));
     }
-    if reasons.why.chars().count() > MOST_WHY || !is_plain(&reasons.why) {
+    if why.chars().count() > MOST_WHY || !is_plain(&why) {
         let detail = format!("why: expected at most {MOST_WHY} characters in one line");
         return Err(Problem::bad_request(detail));
     }
-    let asked = Asked {
+    Ok(Asked {
         who: who.to_owned(),
-        why: reasons.why,
-    };
-    Ok((asked, reasons.status))
+        why,
+    })
 }
 
 /// Refuses a body that is not JSON, and tells what is expected.

@@ -16,6 +16,7 @@ mod window;
 use crate::config::MqttConfig;
 use crate::pipeline::Pipeline;
 use crate::push::Outbox;
+use crate::stream::StreamKey;
 use crate::telemetry::metric;
 use parking_lot::Mutex;
 use receipts::Receipts;
@@ -167,14 +168,14 @@ impl Door {
     }
 }
 
-/// Opens the door: spawns its tasks, which end after a stop once what was taken is acknowledged and answered.
+/// Opens the door and gives who announces at it: spawns its tasks, which end after a stop once what was taken is acknowledged and answered.
 pub fn open(
     config: MqttConfig,
     pipeline: Arc<Pipeline>,
     status: Arc<MqttStatus>,
     tracker: &TaskTracker,
     stopping: Stopping,
-) {
+) -> Announcer {
     let (input, input_loop) = receive::connect(&config);
     let (output, output_loop) = reply::connect(&config);
     // As many places as there are outboxes, see `take::Streams`.
@@ -199,6 +200,21 @@ pub fn open(
     });
     receive::spawn(&door, input_loop, tracker);
     reply::spawn(&door, output_loop, outboxes, tracker);
+    Announcer(door)
+}
+
+/// Says what no device has asked for.
+pub struct Announcer(Arc<Door>);
+
+impl Announcer {
+    /// Says an alert about a stream, or about the server, if the client has room for it; otherwise it is left out and counted.
+    pub fn say_alert(&self, stream: Option<&StreamKey>, body: &[u8]) -> bool {
+        let topic = match stream {
+            Some(key) => topic::alerts(key.endpoint.as_str(), key.device.as_str()),
+            None => topic::node_alerts(&self.0.config.node),
+        };
+        reply::try_publish(&self.0, topic, body.to_vec())
+    }
 }
 
 /// Options that both clients share.

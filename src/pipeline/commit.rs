@@ -72,23 +72,24 @@ impl Origin {
 /// The pipeline's side of the writer.
 pub struct Recorder {
     hub: Arc<Hub>,
-    rollups: Feed,
+    /// Who follows the committed log beside the hub.
+    feeds: Vec<Feed>,
     experiments: experiment::Feed,
     shadows: experiment::Feed,
     rates: Arc<Rates>,
 }
 
 impl Recorder {
-    /// A recorder that feeds the hub, the roll-ups and the experiments.
+    /// A recorder that feeds the hub, these and the experiments.
     pub fn new(
         hub: Arc<Hub>,
-        rollups: Feed,
+        feeds: Vec<Feed>,
         (experiments, shadows): (experiment::Feed, experiment::Feed),
         rates: Arc<Rates>,
     ) -> Self {
         Self {
             hub,
-            rollups,
+            feeds,
             experiments,
             shadows,
             rates,
@@ -108,7 +109,9 @@ impl CommitSink<Origin> for Recorder {
             }
         }
         self.rates.committed(samples.len());
-        self.rollups.committed(&samples);
+        for feed in &self.feeds {
+            feed.committed(&samples);
+        }
         self.experiments.committed(&samples);
         self.shadows.committed_beside(&samples);
         self.hub.committed(samples);

@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use tidegate_protocol::live::{AlertEvent, DeviceEvent, DeviceState, ExperimentEvent, SystemEvent};
+use tidegate_protocol::live::{
+    AlertChange, AlertEvent, DeviceEvent, DeviceState, ExperimentEvent, SystemEvent,
+};
 use tidegate_protocol::{EndpointName, LiveData};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
@@ -253,6 +255,19 @@ impl Hub {
         let topic = format!("experiments/{}", event.experiment);
         let patterns = Pattern::of_experiment(&event.experiment);
         self.tell(&patterns, topic, LiveData::Experiment(event));
+    }
+
+    /// What became of an alert that a rule raised. Without a stream it is about the endpoint, without that about the server.
+    pub fn alert_change(&self, stream: Option<&StreamKey>, change: AlertChange) {
+        let (patterns, topic) = match (stream, change.endpoint.parse::<EndpointName>()) {
+            (Some(key), _) => (Pattern::of_alerts(key).to_vec(), topics::alerts(key)),
+            (None, Ok(endpoint)) => (
+                Pattern::of_endpoint_alerts(&endpoint).to_vec(),
+                format!("alerts/{endpoint}"),
+            ),
+            (None, Err(_)) => (vec![Pattern::ServerAlerts], "alerts".to_owned()),
+        };
+        self.tell(&patterns, topic, LiveData::AlertChange(change));
     }
 
     /// The server's rates.

@@ -14,7 +14,7 @@ const MAX_PATTERN_BYTES: usize = 224;
 pub enum TopicError {
     /// None of the forms.
     #[error(
-        "unknown topic: expected predictions/{{endpoint}}/{{device}}, devices/{{device}}, alerts/{{endpoint}}/{{device}}, experiments/{{name}} or system"
+        "unknown topic: expected predictions/{{endpoint}}/{{device}}, devices/{{device}}, alerts, alerts/{{endpoint}}, alerts/{{endpoint}}/{{device}}, experiments/{{name}} or system"
     )]
     Unknown,
     /// A level that no endpoint or device can be called.
@@ -36,6 +36,10 @@ pub enum Pattern {
     Alerts(Option<EndpointName>, Option<DeviceId>),
     /// `experiments/{name}`; `None` is `*`.
     Experiments(Option<String>),
+    /// `alerts/{endpoint}`: about the endpoint as a whole.
+    EndpointAlerts(Option<EndpointName>),
+    /// `alerts`: about the server.
+    ServerAlerts,
     /// `system`
     System,
 }
@@ -61,6 +65,8 @@ impl Pattern {
                 Ok(Self::Experiments((name != "*").then(|| name.to_owned())))
             }
             ["devices", device] if is_level(device) => Ok(Self::Devices(name(device)?)),
+            ["alerts", endpoint] if is_level(endpoint) => Ok(Self::EndpointAlerts(name(endpoint)?)),
+            ["alerts"] => Ok(Self::ServerAlerts),
             ["system"] => Ok(Self::System),
             _ => Err(TopicError::Unknown),
         }
@@ -74,6 +80,14 @@ impl Pattern {
     /// Every pattern that matches the alerts of a stream.
     pub fn of_alerts(key: &StreamKey) -> [Self; 4] {
         Self::pairs(key, Self::Alerts)
+    }
+
+    /// Every pattern that matches the alerts of an endpoint as a whole.
+    pub fn of_endpoint_alerts(endpoint: &EndpointName) -> [Self; 2] {
+        [
+            Self::EndpointAlerts(Some(endpoint.clone())),
+            Self::EndpointAlerts(None),
+        ]
     }
 
     /// Every pattern that matches what happens to a device.
@@ -183,6 +197,11 @@ mod tests {
 
     #[test]
     fn what_is_no_topic_is_refused() {
+        assert_eq!(Pattern::parse("alerts"), Ok(Pattern::ServerAlerts));
+        assert_eq!(
+            Pattern::parse("alerts/*"),
+            Ok(Pattern::EndpointAlerts(None))
+        );
         for text in [
             "",
             "predictions",

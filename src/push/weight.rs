@@ -39,6 +39,13 @@ pub fn of_data(topic: &str, data: &LiveData) -> usize {
             let names = event.experiment.len() + event.endpoint.len() + event.state.len();
             names + verdicts.sum::<usize>()
         }
+        LiveData::AlertChange(change) => {
+            let names = [&change.rule, &change.kind, &change.severity, &change.change];
+            let who = change.who.as_ref().map_or(0, String::len);
+            let names = names.iter().map(|name| name.len()).sum::<usize>();
+            let subject = change.endpoint.len() + change.device.len();
+            names + subject + ESCAPED * (change.message.len() + who)
+        }
     };
     ENVELOPE + topic.len() + content
 }
@@ -90,7 +97,7 @@ mod tests {
     use crate::push::Event;
     use proptest::collection::vec;
     use proptest::prelude::*;
-    use tidegate_protocol::live::{AlertEvent, DeviceEvent, DeviceState};
+    use tidegate_protocol::live::{AlertChange, AlertEvent, DeviceEvent, DeviceState};
     use tidegate_protocol::{Codec, MAX_NUMBER};
 
     fn output() -> impl Strategy<Value = Output> {
@@ -173,6 +180,20 @@ mod tests {
                     device: "d".into(),
                     alert,
                     message,
+                    at: i64::MIN,
+                })
+            }),
+            (".{0,99}", proptest::option::of(".{0,20}")).prop_map(|(message, who)| {
+                LiveData::AlertChange(AlertChange {
+                    id: MAX_NUMBER,
+                    rule: "r".repeat(64),
+                    kind: "guardrail".into(),
+                    severity: "critical".into(),
+                    change: "acknowledged".into(),
+                    endpoint: "e".into(),
+                    device: "d".into(),
+                    message,
+                    who,
                     at: i64::MIN,
                 })
             }),

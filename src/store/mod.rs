@@ -1,10 +1,11 @@
 //! The durable record behind one small trait in domain words.
 //!
-//! Owns the trait [`Store`] with its parts [`Versions`], [`Experiments`], [`Upkeep`] and [`History`], what is read back, and the [`writer`] which gathers rows. A database
+//! Owns the trait [`Store`] with its parts [`Versions`], [`Experiments`], [`Alerting`], [`Upkeep`] and [`History`], what is read back, and the [`writer`] which gathers rows. A database
 //! is a file, [`sqlite`], or a server, [`postgres`]; [`open()`] tells which. Promises that a batch commits whole or not at all, each stream
 //! by compare-and-set on its position, that one server writes at a time, and that what `commit` returned is synced (as
 //! configured). Knows nothing of sockets, models or sessions.
 
+pub mod alerts;
 mod cells;
 mod disk;
 pub mod experiments;
@@ -20,6 +21,7 @@ pub mod upkeep;
 pub mod versions;
 pub mod writer;
 
+pub use alerts::Alerting;
 pub use experiments::{
     AssignmentRow, ExperimentRow, Experiments, FeedbackRow, NewExperiment, Note, NoteRow,
     RefusedRow, ShadowRow, StateChange,
@@ -260,7 +262,7 @@ pub struct DeviceRow {
 }
 
 /// What the store must do, whatever the database.
-pub trait Store: Upkeep + Versions + Experiments {
+pub trait Store: Upkeep + Versions + Experiments + Alerting {
     /// The log's id: another one for another database.
     fn log_id(&self) -> &str;
 

@@ -5,6 +5,7 @@
 //! checks a token that every new server raises. When that connection is lost, nothing is read of where streams stand until
 //! its transaction is settled. Durable means `synchronous_commit` with `fsync` (checked when the connection opens).
 
+mod alerts;
 mod commit;
 mod connect;
 mod copy;

@@ -203,7 +203,8 @@ pub fn time_of_row(row: &SampleRow) -> i64 {
     time_of(row.ts, row.received_at, row.flags)
 }
 
-fn score_of(output: &Output) -> Option<f32> {
+/// The number that an answer is judged by: a score; of a regression or forecast the first value.
+pub fn score_of(output: &Output) -> Option<f32> {
     match output {
         Output::Anomaly { score, .. } => Some(*score),
         Output::Regression { values } => values.first().map(|(_, value)| *value),

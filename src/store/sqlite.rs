@@ -4,6 +4,7 @@
 //! inserted many at a time by statements of a few fixed sizes, so that each is prepared once. Durable means
 //! `synchronous = FULL` (the default): the WAL is synced before `commit` returns.
 
+mod alerts;
 mod bulk;
 pub mod copy;
 mod experiments;

@@ -145,6 +145,20 @@ impl<T> WriterHandle<T> {
         self.queue.max_capacity() - self.queue.capacity()
     }
 
+    /// Tells the share of the queue that is full, 0 to 1, without keeping the writer alive.
+    pub fn fullness(&self) -> impl Fn() -> f64 + Send + use<T>
+    where
+        T: Send + 'static,
+    {
+        let queue = self.queue.downgrade();
+        move || {
+            let share = |queue: mpsc::Sender<Entry<T>>| {
+                1.0 - queue.capacity() as f64 / queue.max_capacity() as f64
+            };
+            queue.upgrade().map_or(0.0, share)
+        }
+    }
+
     /// Whether the store takes commits.
     pub fn health(&self) -> &Arc<StoreHealth> {
         &self.health

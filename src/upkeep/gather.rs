@@ -4,10 +4,10 @@
 //! samples over without waiting; what does not fit in the queue, and what a killed server had not stored, is read from the store.
 //! Buckets and offset are stored in one transaction, so each sample counts once.
 
+use super::feed::{Batch, Feed};
 use crate::store::rollup::{Bucket, Span, time_of, time_of_row};
 use crate::store::upkeep::Moves;
 use crate::store::{SampleQuery, Store, StoreError, StoredSample};
-use crate::stream::SampleRow;
 use crate::telemetry::metric;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,8 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The offset's name in the store.
 const CONSUMER: &str = "rollups";
-/// Commits that may wait; one more is read from the store.
-const BACKLOG: usize = 256;
 /// Buckets kept before they are stored: about 1 MiB, and a transaction of some 20 ms.
 const MAX_BUCKETS: usize = 4_096;
 /// Longest time that a sample is in memory only.
@@ -29,28 +27,6 @@ const STORE_EVERY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// Samples read from the store at once.
 const SLICE: u32 = 1_000;
-
-type Batch = Vec<(u64, Arc<SampleRow>)>;
-
-/// The writer's side.
-#[derive(Debug)]
-pub struct Feed {
-    queue: mpsc::Sender<Batch>,
-    newest: Arc<AtomicU64>,
-}
-
-impl Feed {
-    /// These samples are durable. Never waits.
-    pub fn committed(&self, samples: &Batch) {
-        let Some((id, _)) = samples.last() else {
-            return;
-        };
-        self.newest.store(*id, Ordering::Release);
-        if self.queue.try_send(samples.clone()).is_err() {
-            metrics::counter!(metric::ROLLUPS_LAGGED).increment(1);
-        }
-    }
-}
 
 /// How far the roll-ups are stored, for whoever must not pass that.
 #[derive(Debug, Default)]
@@ -99,12 +75,7 @@ impl Gatherer {
     /// A store that cannot be read.
     pub async fn new(store: Arc<dyn Store>, newest: u64) -> Result<(Feed, Self), StoreError> {
         let taken = store.consumed(CONSUMER).await?;
-        let (sender, queue) = mpsc::channel(BACKLOG);
-        let newest = Arc::new(AtomicU64::new(newest));
-        let feed = Feed {
-            queue: sender,
-            newest: Arc::clone(&newest),
-        };
+        let (feed, queue, newest) = Feed::new(newest, metric::ROLLUPS_LAGGED);
         let gatherer = Self {
             store,
             queue,

@@ -190,9 +190,9 @@ async fn a_damaged_database_and_one_of_another_program_are_refused_and_left_as_t
     server.terminate().await;
     assert!(server.exit().await.success());
     let file = dir.path().join("tidegate.db");
+    let torn = page_of_samples(&file).await;
     let mut bytes = std::fs::read(&file).unwrap();
-    let torn = bytes.len() / 2;
-    bytes[page_at(torn)].fill(0xA5);
+    bytes[torn].fill(0xA5);
     std::fs::write(&file, &bytes).unwrap();
     refused_and_left(dir.path(), "damaged").await;
     let (done, said) = backup(dir.path(), &dir.path().join("copy.db")).await;
@@ -210,9 +210,14 @@ async fn a_damaged_database_and_one_of_another_program_are_refused_and_left_as_t
     refused_and_left(other.path(), "no database of tidegate").await;
 }
 
-/// A page in the middle.
-fn page_at(at: usize) -> std::ops::Range<usize> {
-    let start = at / 4096 * 4096;
+/// The page that the table of samples begins with: a copy cannot do without it, while a damaged index is made anew.
+async fn page_of_samples(file: &Path) -> std::ops::Range<usize> {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let root = sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE name = 'samples'");
+    let root: i64 = root.fetch_one(&mut connection).await.unwrap();
+    sqlx::Connection::close(connection).await.unwrap();
+    let start = (usize::try_from(root).unwrap() - 1) * 4096;
     start..start + 4096
 }
 

@@ -10,6 +10,7 @@
 )]
 mod common;
 
+mod alerts;
 mod connections;
 mod copies;
 mod devices;
@@ -19,6 +20,7 @@ mod http;
 mod lifecycle;
 mod live;
 mod log;
+mod monitor;
 mod mqtt;
 mod numbers;
 mod oip;

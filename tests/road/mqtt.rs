@@ -49,7 +49,7 @@ pub async fn subscribed(peer: &mut MqttPeer) {
 }
 
 /// A client without habits, for topics that no device uses.
-fn client(broker: &Broker) -> (AsyncClient, EventLoop) {
+pub fn client(broker: &Broker) -> (AsyncClient, EventLoop) {
     let url = broker.url();
     let (_, port) = url.rsplit_once(':').expect("a port");
     let options = MqttOptions::new("other", "127.0.0.1", port.parse().expect("a number"));
@@ -57,7 +57,11 @@ fn client(broker: &Broker) -> (AsyncClient, EventLoop) {
 }
 
 /// Polls until the broker sends what `pick` takes.
-async fn incoming<T>(events: &mut EventLoop, what: &str, pick: impl Fn(Packet) -> Option<T>) -> T {
+pub async fn incoming<T>(
+    events: &mut EventLoop,
+    what: &str,
+    pick: impl Fn(Packet) -> Option<T>,
+) -> T {
     within(what, async {
         loop {
             if let Event::Incoming(packet) = events.poll().await.expect("the broker is there")

@@ -54,6 +54,13 @@ pub fn metrics() -> BTreeSet<String> {
     quoted.filter(is_metric).map(str::to_owned).collect()
 }
 
+/// Names in any text that can only be metrics'.
+pub fn metrics_named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let is_metric = |word: &&str| word.starts_with("tidegate_") && is_name(word);
+    words.filter(is_metric).map(str::to_owned).collect()
+}
+
 fn is_name(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     text.chars().all(allowed)

@@ -2,8 +2,8 @@
 
 use super::{Case, one, server};
 use tidegate_protocol::live::{
-    AlertEvent, ArmVerdict, DeviceEvent, DeviceState, Event, ExperimentEvent, Subscribe,
-    SystemEvent,
+    AlertChange, AlertEvent, ArmVerdict, DeviceEvent, DeviceState, Event, ExperimentEvent,
+    Subscribe, SystemEvent,
 };
 use tidegate_protocol::message::ServerError;
 use tidegate_protocol::{
@@ -109,6 +109,22 @@ fn alert() -> LiveMessage {
     event("alerts/pump-health/rig-1", LiveData::Alert(alert))
 }
 
+fn alert_change() -> LiveMessage {
+    let change = AlertChange {
+        id: 12,
+        rule: "anomaly-held".to_owned(),
+        kind: "anomaly".to_owned(),
+        severity: "critical".to_owned(),
+        change: "acknowledged".to_owned(),
+        endpoint: "pump-health".to_owned(),
+        device: "rig-1".to_owned(),
+        message: "anomaly for 30 s".to_owned(),
+        who: Some("ann".to_owned()),
+        at: 1_770_000_000_000,
+    };
+    event("alerts/pump-health/rig-1", LiveData::AlertChange(change))
+}
+
 fn system() -> LiveMessage {
     let rates = SystemEvent {
         devices_online: 2000,
@@ -195,6 +211,11 @@ pub fn events() -> Vec<Case<LiveMessage>> {
             "event-experiment",
             "What the numbers of an experiment say.",
             experiment(),
+        ),
+        one(
+            "event-alert-change",
+            "Somebody looks after an alert.",
+            alert_change(),
         ),
     ]
 }

@@ -9,6 +9,8 @@ pub(super) mod remote;
 pub(super) mod table;
 mod verify;
 
+pub(super) use table::aligned;
+
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 use tidegate_protocol::EndpointName;

@@ -203,7 +203,11 @@ pub(super) fn try_say(
     said: &ServerMessage,
 ) -> bool {
     let topic = topic_of(endpoint, device, said);
-    let bytes = said.to_bytes(Codec::Json);
+    try_publish(door, topic, said.to_bytes(Codec::Json))
+}
+
+/// Publishes JSON if the client has room for it; otherwise it is left out and counted.
+pub(super) fn try_publish(door: &Door, topic: String, bytes: Vec<u8>) -> bool {
     door.status.given(1);
     let sent = door.output.try_publish_with_properties(
         topic,
